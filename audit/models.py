@@ -1,0 +1,115 @@
+"""The ledger: entries, the log's head, and what arrived but is no true event.
+
+No foreign key and no limit on text: an entry outlives its task, its user and the code that wrote it.
+"""
+
+from django.contrib.postgres.indexes import BrinIndex
+from django.db import models
+from django.db.models.functions import Now
+
+
+class Entry(models.Model):
+    """One recorded event. Append-only: PostgreSQL refuses UPDATE, DELETE and TRUNCATE.
+
+    The table is partitioned by `seq` (10 million a partition, see the migration), so uniqueness of `event_id` holds
+    within a partition; that an event is recorded once rests on its outbox row.
+    """
+
+    seq = models.BigIntegerField(primary_key=True)
+    event_id = models.UUIDField()
+    event_type = models.TextField()
+    subject_type = models.TextField()
+    subject_id = models.TextField()
+    version = models.BigIntegerField(null=True)
+    task_id = models.UUIDField(null=True)
+    actor_id = models.TextField(null=True)
+    actor_name = models.TextField(null=True)
+    actor_type = models.TextField(null=True)
+    request_id = models.TextField(null=True)
+    event_data = models.JSONField()
+    occurred_at = models.DateTimeField()
+    processed_at = models.DateTimeField()
+    topic = models.TextField()
+    partition = models.IntegerField()
+    offset = models.BigIntegerField()
+    digest = models.BinaryField()
+    leaf_hash = models.BinaryField()
+
+    class Meta:
+        db_table = "task_audit_log"
+        ordering = ["-seq"]
+        verbose_name = "audit entry"
+        verbose_name_plural = "audit log"
+        default_permissions = ("view",)
+        indexes = [
+            models.Index(fields=["task_id", "seq"], name="task_audit_log_task"),
+            BrinIndex(fields=["occurred_at"], name="task_audit_log_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.seq}: {self.event_type} {self.subject_type}/{self.subject_id}"
+
+    @property
+    def changes(self) -> dict:
+        """`{field: {"from": …, "to": …}}`; empty for a deletion and for what is no change of a row."""
+        return (self.event_data.get("data") or {}).get("changes") or {}
+
+    @property
+    def reason(self) -> str | None:
+        return self.event_data.get("reason")
+
+
+class LogHead(models.Model):
+    """The head of one Merkle log (RFC 6962 hashing): lock and state of the appender in one row.
+
+    `edge` is the tree's right edge: the roots of its perfect subtrees, largest first, 32 bytes each. `size` counts the
+    entries of this log, `first_seq` is the first of them; the present log is the one with the greatest `first_seq`.
+    """
+
+    origin = models.TextField(primary_key=True)
+    first_seq = models.BigIntegerField(unique=True)
+    size = models.BigIntegerField(db_default=0)
+    edge = models.BinaryField(db_default=b"")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "audit_log"
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.origin
+
+
+class DeadLetter(models.Model):
+    """A message that is no true event: whoever may produce to the topic must not be able to stop the audit."""
+
+    class Reason(models.TextChoices):
+        MALFORMED = "malformed", "malformed: no event of the contract"
+        FOREIGN = "foreign", "foreign: an event of another source"
+        ALTERED = "altered", "altered: its id is known, its bytes are not ours"
+        FORGED = "forged", "forged: no change ever made this event"
+
+    topic = models.TextField()
+    partition = models.IntegerField()
+    offset = models.BigIntegerField()
+    key = models.BinaryField(null=True)
+    value = models.BinaryField(null=True)
+    # [[name, value in hexadecimal or null], ...]
+    headers = models.JSONField(default=list)
+    value_digest = models.BinaryField()
+    reason = models.TextField(choices=Reason)
+    detail = models.TextField()
+    received_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "audit_dead_letter"
+        ordering = ["-id"]
+        verbose_name = "dead letter"
+        default_permissions = ("view", "delete")
+        constraints = [
+            # With the value's digest, since offsets start again when a broker loses its disk.
+            models.UniqueConstraint(fields=["topic", "partition", "offset", "value_digest"], name="audit_dead_letter_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reason} at {self.topic}/{self.partition}/{self.offset}"

@@ -1,0 +1,47 @@
+"""The request's context: who asks, from where, under which id."""
+
+import re
+import uuid
+
+from tasks import context
+
+# What is accepted from a caller: short, printable, no separators that would break a log line.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# W3C Trace Context, version 00.
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+REASON_LENGTH = 500
+
+
+class RequestContextMiddleware:
+    """Takes `X-Request-ID` (or makes one) and answers with it; takes `traceparent` and `X-Change-Reason`."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        request_id = request.headers.get("X-Request-ID", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = str(uuid.uuid4())
+        traceparent = request.headers.get("traceparent", "")
+        current = context.Context(
+            request_id=request_id,
+            traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+            client_ip=request.META.get("REMOTE_ADDR") or None,
+            reason=_reason(request.headers.get("X-Change-Reason", "")),
+            request=request,
+        )
+        request.request_id = request_id
+        with context.use(current):
+            response = self.get_response(request)
+        response["X-Request-ID"] = request_id
+        return response
+
+
+def _reason(header: str) -> str | None:
+    """Header bytes reach WSGI as Latin-1 (PEP 3333); people send UTF-8. Control characters become spaces."""
+    try:
+        header = header.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        header = header.encode("latin-1", "replace").decode("latin-1")
+    header = "".join(character if character.isprintable() else " " for character in header)
+    return header.strip()[:REASON_LENGTH] or None

@@ -1,0 +1,127 @@
+"""Settings: each is read once, strictly, from the environment (`taskpulse/env.py`)."""
+
+import os
+from pathlib import Path
+
+from taskpulse.env import Environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+TASKPULSE_HOME = Path(os.environ.get("TASKPULSE_HOME") or BASE_DIR / ".taskpulse").resolve()
+env = Environment(TASKPULSE_HOME)
+
+SECRET_KEY = env.secret("SECRET_KEY")
+DEBUG = False
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "taskpulse",
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "tasks",
+    "audit",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "taskpulse.middleware.RequestContextMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "taskpulse.urls"
+WSGI_APPLICATION = "taskpulse.wsgi.application"
+APPEND_SLASH = True
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+_database = env.database()
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        **_database,
+        # Persistent connections, checked at the start of a request. A pool costs more per request than it gives.
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+        "DISABLE_SERVER_SIDE_CURSORS": True,
+        "OPTIONS": {
+            # Server-side prepared statements: plan once, run many (Django turns them off by default).
+            "prepare_threshold": 2,
+            "server_side_binding": True,
+            "connect_timeout": 5,
+            "keepalives_idle": 5,
+            "tcp_user_timeout": 5000,
+            **_database.get("OPTIONS", {}),
+        },
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = TASKPULSE_HOME / "static"
+LOGIN_URL = "admin:login"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
+
+# Kafka. Without KAFKA_BOOTSTRAP_SERVERS the embedded broker of `manage.py up` serves (see taskpulse/kafka.py).
+KAFKA_BOOTSTRAP_SERVERS = env.text("KAFKA_BOOTSTRAP_SERVERS", "")
+KAFKA_TOPIC = env.text("KAFKA_TOPIC", "task-events")
+KAFKA_PARTITIONS = env.integer("KAFKA_PARTITIONS", 4, 1, 10_000)
+KAFKA_REPLICATION_FACTOR = env.integer("KAFKA_REPLICATION_FACTOR", 1, 1, 100)
+KAFKA_AUDIT_GROUP = env.text("KAFKA_AUDIT_GROUP", "audit")
+
+RELAY_BATCH = env.integer("RELAY_BATCH", 1_000, 1, 100_000)
+RELAY_POLL_MS = env.integer("RELAY_POLL_MS", 50, 1, 60_000)
+# At most this many events are published but not yet recorded.
+RELAY_WINDOW = env.integer("RELAY_WINDOW", 100_000, 1, 10_000_000)
+CONSUMER_BATCH = env.integer("CONSUMER_BATCH", 2_000, 1, 100_000)
+# Above this many held rows the consumer stops: a bad deploy would hold everything.
+MAX_HELD_ROWS = env.integer("MAX_HELD_ROWS", 100, 1, 1_000_000)
+AUDIT_LOG_ORIGIN = env.text("AUDIT_LOG_ORIGIN", "taskpulse/audit")
+
+LOG_LEVEL = env.text("LOG_LEVEL", "INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {"django.request": {"level": "ERROR"}, "django.server": {"level": "WARNING"}},
+}

@@ -1,0 +1,123 @@
+"""Who acts, and in which request: what every event says besides the change itself.
+
+The context travels in a ContextVar. Inside a transaction it is also told to PostgreSQL (`SET LOCAL`), so that the
+database's own capture of a change that no signal saw names the same actor and request.
+"""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import orjson
+from psycopg.pq import TransactionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """`type` is user, system (a command), database (raw SQL) or model (an AI); `auth_id` the token or session used."""
+
+    id: str
+    name: str
+    type: str
+    auth_id: str | None = None
+
+    @classmethod
+    def of_user(cls, user, auth_id: str | None = None) -> "Actor":
+        return cls(str(user.pk), user.get_username(), "user", auth_id)
+
+
+@dataclass(slots=True)
+class Context:
+    actor: Actor | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
+    client_ip: str | None = None
+    reason: str | None = None
+    # The HTTP request, asked for its session's user only when a change is made without `actor`.
+    request: object = None
+
+    def resolve_actor(self) -> Actor:
+        if self.actor is None and self.request is not None:
+            user = getattr(self.request, "user", None)
+            if user is not None and user.is_authenticated:
+                self.actor = Actor.of_user(user, "session")
+        return self.actor or _process_actor
+
+    def attributes(self) -> dict[str, str]:
+        """The CloudEvents attributes; what is absent is left out."""
+        actor = self.resolve_actor()
+        attributes = {
+            "actorid": actor.id,
+            "actorname": actor.name,
+            "actortype": actor.type,
+            "authid": actor.auth_id,
+            "clientip": self.client_ip,
+            "reason": self.reason,
+            "requestid": self.request_id,
+            "traceparent": self.traceparent,
+        }
+        return {name: value for name, value in attributes.items() if value}
+
+
+_process_actor = Actor("system:taskpulse", "system:taskpulse", "system")
+_current: ContextVar[Context | None] = ContextVar("taskpulse_context", default=None)
+# Set while a statement runs whose event the signal writes itself: the database needs no telling then.
+_captured: ContextVar[bool] = ContextVar("taskpulse_captured", default=False)
+
+
+def set_process_actor(command: str) -> None:
+    """What this process changes outside a request is recorded as done by `system:<command>`."""
+    global _process_actor
+    _process_actor = Actor(f"system:{command}", f"system:{command}", "system")
+
+
+def current() -> Context:
+    return _current.get() or Context()
+
+
+@contextmanager
+def use(context: Context):
+    """Makes `context` the current one for a block."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def captured():
+    """Marks statements whose event the caller writes in the same transaction."""
+    token = _captured.set(True)
+    try:
+        yield
+    finally:
+        _captured.reset(token)
+
+
+_READS = ("SELECT", "SAVEPOINT", "RELEASE", "SET ", "DECLARE", "FETCH", "CLOSE", "EXPLAIN", "SHOW")
+
+
+def tell_database(execute, sql, params, many, execution):
+    """An execute wrapper: before a transaction's first uncaptured write, sets `taskpulse.context` for that transaction."""
+    connection = execution["connection"]
+    if connection.in_atomic_block and not _captured.get():
+        session = connection.connection
+        if session is None or session.info.transaction_status == TransactionStatus.IDLE:
+            connection.taskpulse_told = None
+        statement = sql if isinstance(sql, str) else str(sql)
+        if statement.startswith("ROLLBACK TO"):
+            connection.taskpulse_told = None  # a rollback to a savepoint undoes SET LOCAL too
+        elif not statement.lstrip().upper().startswith(_READS):
+            attributes = current().attributes()
+            if getattr(connection, "taskpulse_told", None) != attributes:
+                told = orjson.dumps(attributes).decode()
+                execute("SELECT set_config('taskpulse.context', %s, true)", [told], False, execution)
+                connection.taskpulse_told = attributes
+    return execute(sql, params, many, execution)
+
+
+def watch_connection(sender, connection, **_):
+    """Receiver of `connection_created`: installs `tell_database` once for a connection."""
+    if connection.vendor == "postgresql" and tell_database not in connection.execute_wrappers:
+        connection.execute_wrappers.append(tell_database)

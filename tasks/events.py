@@ -1,0 +1,130 @@
+"""The wire contract: CloudEvents 1.0, structured JSON, in the canonical form of RFC 8785 (JCS).
+
+The documents hold text, whole numbers under 2^53, booleans, null, lists and objects with ASCII keys, so that sorting
+keys bytewise and JSON's shortest escapes give JCS. `tasks/migrations/sql/` makes the same bytes in PL/pgSQL; the
+tests hold one against the other.
+"""
+
+import os
+import time
+import uuid
+from datetime import UTC, datetime
+
+import msgspec
+import orjson
+
+CONTENT_TYPE = b"application/cloudevents+json; charset=UTF-8"
+SOURCE = "/taskpulse/tasks"
+ACTIONS = ("created", "updated", "deleted")
+
+
+class Malformed(ValueError):
+    """The bytes are no event of this contract; the message says why, without quoting them."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event as read from the wire: what the recorder needs of it. Unknown fields are ignored.
+
+    `sequence` is the subject's version, zero-padded, or None for an act without a row.
+    """
+
+    id: uuid.UUID
+    type: str
+    source: str
+    specversion: str
+    subject: str
+    time: datetime
+    sequence: str | None = None
+    taskid: uuid.UUID | None = None
+    actorid: str | None = None
+    actorname: str | None = None
+    actortype: str | None = None
+    requestid: str | None = None
+
+    @property
+    def version(self) -> int | None:
+        return None if self.sequence is None else int(self.sequence)
+
+
+_decoder = msgspec.json.Decoder(Event)
+
+
+def parse(payload: bytes) -> Event:
+    """Raises Malformed for anything that is not an event of this contract."""
+    try:
+        event = _decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Malformed(f"no event: {str(error)[:200]}") from None
+    except UnicodeDecodeError:
+        raise Malformed("no event: the text is not UTF-8") from None
+    if event.specversion != "1.0":
+        raise Malformed("specversion is not 1.0")
+    if event.time.tzinfo is None:
+        raise Malformed("time has no zone")
+    if event.sequence is not None and not (event.sequence.isascii() and event.sequence.isdigit() and len(event.sequence) <= 20):
+        raise Malformed("sequence is not a number of at most 20 digits")
+    return event
+
+
+def canonical(document) -> bytes:
+    """The RFC 8785 bytes of a document of this contract. Raises TypeError for lone surrogates and floats' kin."""
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """UTC, six digits, `Z`."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def uuid7() -> uuid.UUID:
+    """A time-ordered UUID: RFC 9562 §5.7 with the sub-millisecond part in rand_a (method 3 of §6.2)."""
+    nanoseconds = time.time_ns()
+    milliseconds, rest = divmod(nanoseconds, 1_000_000)
+    value = int.from_bytes(os.urandom(8)) & 0x3FFFFFFFFFFFFFFF
+    value |= 0b10 << 62 | ((rest << 12) // 1_000_000) << 64 | 7 << 76 | (milliseconds & 0xFFFFFFFFFFFF) << 80
+    return uuid.UUID(int=value)
+
+
+def changes(before: dict | None, after: dict, derived: frozenset[str]) -> dict[str, dict]:
+    """What differs, field by field; all from null for a creation. `derived` names what changes with every version."""
+    before = before or {}
+    return {
+        name: {"from": before.get(name), "to": value}
+        for name, value in after.items()
+        if name not in derived and before.get(name) != value
+    }
+
+
+def build(
+    *,
+    subject_type: str,
+    subject_id: str,
+    action: str,
+    version: int | None,
+    moment: datetime,
+    task_id,
+    document,
+    changed,
+    attributes,
+) -> tuple[uuid.UUID, bytes]:
+    """The event's id and its canonical bytes, made once."""
+    event_id = uuid7()
+    event = {
+        **attributes,
+        "data": {"changes": changed, "nonce": os.urandom(16).hex(), subject_type: document},
+        "datacontenttype": "application/json",
+        "dataschema": f"urn:taskpulse:schema:{subject_type}-event.v1.json",
+        "id": str(event_id),
+        "source": SOURCE,
+        "specversion": "1.0",
+        "subject": f"{subject_type}/{subject_id}",
+        "time": rfc3339(moment),
+        "type": f"{subject_type}.{action}",
+    }
+    if version is not None:
+        event["sequence"] = f"{version:020d}"
+    if task_id is not None:
+        event["taskid"] = str(task_id)
+    return event_id, canonical(event)

@@ -1,0 +1,156 @@
+"""The source of change: a task is one row and one document."""
+
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Length
+
+from tasks.capture import AuditedModel, DecidedDateTimeField, Tombstone
+from tasks.events import rfc3339, uuid7
+from tasks.outbox import OutboxEvent
+from tasks.tokens import ApiToken
+
+__all__ = ["ApiToken", "OutboxEvent", "Priority", "Status", "Task", "Tombstone"]
+
+TITLE_LENGTH = 255
+DESCRIPTION_LENGTH = 20_000
+CATEGORY_LENGTH = 64
+SUMMARY_LENGTH = 2_000
+LABELS = 50
+LABEL_LENGTH = 64
+
+models.CharField.register_lookup(Length)
+models.TextField.register_lookup(Length)
+
+
+class Priority(models.TextChoices):
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class Status(models.TextChoices):
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+
+
+_FIRST = datetime(1, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+
+def _within_years(*names: str) -> Q:
+    """Python's datetime, RFC 3339 and the log's text form all end at the years 1 and 9999; PostgreSQL's do not."""
+    condition = Q()
+    for name in names:
+        condition &= Q(**{f"{name}__isnull": True}) | Q(**{f"{name}__gte": _FIRST, f"{name}__lte": _LAST})
+    return condition
+
+
+class Task(AuditedModel):
+    subject_type = "task"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    title = models.CharField(max_length=TITLE_LENGTH)
+    description = models.TextField(blank=True, default="", max_length=DESCRIPTION_LENGTH)
+    priority = models.CharField(max_length=6, choices=Priority, default=Priority.MEDIUM)
+    status = models.CharField(max_length=11, choices=Status, default=Status.PENDING)
+    category = models.CharField(max_length=CATEGORY_LENGTH, null=True, blank=True)
+    summary = models.TextField(null=True, blank=True, max_length=SUMMARY_LENGTH)
+    labels = ArrayField(models.CharField(max_length=LABEL_LENGTH), size=LABELS, default=list, blank=True)
+    assignee = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="assigned_tasks", db_index=False
+    )
+    # The database cascades too (see the migration), so that raw SQL removes subtasks, each with its event.
+    parent = models.ForeignKey("self", models.CASCADE, null=True, blank=True, related_name="subtasks", db_index=False)
+    due_at = models.DateTimeField(null=True, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, editable=False, related_name="created_tasks", db_index=False
+    )
+    created_at = DecidedDateTimeField(editable=False)
+    completed_at = DecidedDateTimeField(null=True, editable=False)
+
+    class Meta(AuditedModel.Meta):
+        # Newest first: the key is time-ordered (UUIDv7).
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(title__length__gte=1), name="task_title_not_empty"),
+            models.CheckConstraint(condition=Q(description__length__lte=DESCRIPTION_LENGTH), name="task_description_length"),
+            models.CheckConstraint(condition=Q(summary__length__lte=SUMMARY_LENGTH), name="task_summary_length"),
+            models.CheckConstraint(condition=Q(priority__in=Priority.values), name="task_priority"),
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="task_status"),
+            models.CheckConstraint(
+                condition=Q(status=Status.COMPLETED, completed_at__isnull=False)
+                | (~Q(status=Status.COMPLETED) & Q(completed_at__isnull=True)),
+                name="task_completed_at_with_status",
+            ),
+            models.CheckConstraint(condition=~Q(parent=F("id")), name="task_not_its_own_parent"),
+            models.CheckConstraint(
+                condition=_within_years("due_at", "created_at", "updated_at", "completed_at"), name="task_years"
+            ),
+            models.CheckConstraint(condition=Q(version__gte=1), name="task_version"),
+        ]
+        indexes = [
+            models.Index(F("status"), F("id").desc(), name="task_status_newest"),
+            models.Index(F("priority"), F("id").desc(), name="task_priority_newest"),
+            models.Index(F("assignee"), F("id").desc(), name="task_assignee_newest"),
+            models.Index(F("created_by"), name="task_created_by"),
+            models.Index(fields=["parent"], name="task_parent", condition=Q(parent__isnull=False)),
+            GinIndex(fields=["labels"], name="task_labels"),
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def task_key(self):
+        return self.pk
+
+    @classmethod
+    def documents(cls, rows) -> list[dict]:
+        """One more statement where a person's name is not at hand."""
+        names: dict = {}
+        missing = set()
+        for row in rows:
+            for relation in ("assignee", "created_by"):
+                key = getattr(row, f"{relation}_id")
+                if key is None:
+                    continue
+                if cls._meta.get_field(relation).is_cached(row):
+                    names[key] = getattr(row, relation).get_username()
+                else:
+                    missing.add(key)
+        missing -= names.keys()
+        if missing:
+            people = cls._meta.get_field("assignee").related_model._base_manager.filter(pk__in=missing)
+            names |= people.values_list("pk", "username")
+        return [row.document(names) for row in rows]
+
+    def document(self, names: dict) -> dict:
+        """The task as events, API and log show it."""
+        return {
+            "assignee": _person(self.assignee_id, names),
+            "category": self.category,
+            "completed_at": rfc3339(self.completed_at),
+            "created_at": rfc3339(self.created_at),
+            "created_by": _person(self.created_by_id, names),
+            "description": self.description,
+            "due_at": rfc3339(self.due_at),
+            "id": str(self.pk),
+            "labels": self.labels,
+            "parent": None if self.parent_id is None else str(self.parent_id),
+            "priority": self.priority,
+            "status": self.status,
+            "summary": self.summary,
+            "title": self.title,
+            "updated_at": rfc3339(self.updated_at),
+            "version": self.version,
+        }
+
+
+def _person(key, names: dict) -> dict | None:
+    return None if key is None else {"id": str(key), "name": names[key]}
