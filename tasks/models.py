@@ -9,7 +9,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Length
 
-from tasks.capture import AuditedModel, DecidedDateTimeField, Tombstone
+from tasks.audited import AuditedModel, DecidedDateTimeField
+from tasks.deletion import Tombstone
 from tasks.events import rfc3339, uuid7
 from tasks.outbox import OutboxEvent
 from tasks.tokens import ApiToken

@@ -5,14 +5,13 @@ import django.contrib.postgres.fields
 import django.contrib.postgres.indexes
 import django.db.models.deletion
 import django.db.models.functions.datetime
-import tasks.capture
+import tasks.audited
 import tasks.events
 from django.conf import settings
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -21,82 +20,241 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Tombstone',
+            name="Tombstone",
             fields=[
-                ('pk', models.CompositePrimaryKey('subject_type', 'subject_id', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('subject_type', models.TextField()),
-                ('subject_id', models.TextField()),
-                ('version', models.BigIntegerField()),
-                ('deleted_at', models.DateTimeField()),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "subject_type", "subject_id", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("subject_type", models.TextField()),
+                ("subject_id", models.TextField()),
+                ("version", models.BigIntegerField()),
+                ("deleted_at", models.DateTimeField()),
             ],
             options={
-                'db_table': 'tasks_tombstone',
+                "db_table": "tasks_tombstone",
             },
         ),
         migrations.CreateModel(
-            name='ApiToken',
+            name="ApiToken",
             fields=[
-                ('id', models.CharField(editable=False, max_length=20, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100)),
-                ('digest', models.BinaryField(unique=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='api_tokens', to=settings.AUTH_USER_MODEL)),
+                ("id", models.CharField(editable=False, max_length=20, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100)),
+                ("digest", models.BinaryField(unique=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="api_tokens", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'API token',
+                "verbose_name": "API token",
             },
         ),
         migrations.CreateModel(
-            name='OutboxEvent',
+            name="OutboxEvent",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('event_id', models.UUIDField(unique=True)),
-                ('subject_type', models.TextField()),
-                ('subject_id', models.TextField()),
-                ('version', models.BigIntegerField(null=True)),
-                ('task_id', models.UUIDField(null=True)),
-                ('payload', models.BinaryField()),
-                ('digest', models.GeneratedField(db_persist=True, expression=models.Func('payload', function='sha256'), output_field=models.BinaryField())),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('published_at', models.DateTimeField(null=True)),
-                ('attempts', models.IntegerField(db_default=0)),
-                ('held_at', models.DateTimeField(null=True)),
-                ('held_reason', models.TextField(null=True)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("event_id", models.UUIDField(unique=True)),
+                ("subject_type", models.TextField()),
+                ("subject_id", models.TextField()),
+                ("version", models.BigIntegerField(null=True)),
+                ("task_id", models.UUIDField(null=True)),
+                ("payload", models.BinaryField()),
+                (
+                    "digest",
+                    models.GeneratedField(
+                        db_persist=True, expression=models.Func("payload", function="sha256"), output_field=models.BinaryField()
+                    ),
+                ),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("published_at", models.DateTimeField(null=True)),
+                ("attempts", models.IntegerField(db_default=0)),
+                ("held_at", models.DateTimeField(null=True)),
+                ("held_reason", models.TextField(null=True)),
             ],
             options={
-                'verbose_name': 'outbox event',
-                'db_table': 'tasks_outbox',
-                'indexes': [models.Index(condition=models.Q(('held_at', None), ('published_at', None)), fields=['id'], name='tasks_outbox_unpublished'), models.Index(condition=models.Q(('held_at__isnull', False)), fields=['held_at'], name='tasks_outbox_held')],
-                'constraints': [models.UniqueConstraint(fields=('subject_type', 'subject_id', 'version'), name='tasks_outbox_subject_version'), models.CheckConstraint(condition=models.Q(models.Q(('held_at', None), ('held_reason', None)), models.Q(('held_at__isnull', False), ('held_reason__isnull', False)), _connector='OR'), name='tasks_outbox_held_has_reason')],
+                "verbose_name": "outbox event",
+                "db_table": "tasks_outbox",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("held_at", None), ("published_at", None)),
+                        fields=["id"],
+                        name="tasks_outbox_unpublished",
+                    ),
+                    models.Index(condition=models.Q(("held_at__isnull", False)), fields=["held_at"], name="tasks_outbox_held"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("subject_type", "subject_id", "version"), name="tasks_outbox_subject_version"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("held_at", None), ("held_reason", None)),
+                            models.Q(("held_at__isnull", False), ("held_reason__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="tasks_outbox_held_has_reason",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Task',
+            name="Task",
             fields=[
-                ('version', tasks.capture.VersionField(default=1, editable=False)),
-                ('updated_at', tasks.capture.DecidedDateTimeField(editable=False)),
-                ('id', models.UUIDField(default=tasks.events.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('title', models.CharField(max_length=255)),
-                ('description', models.TextField(blank=True, default='', max_length=20000)),
-                ('priority', models.CharField(choices=[('low', 'Low'), ('medium', 'Medium'), ('high', 'High')], default='medium', max_length=6)),
-                ('status', models.CharField(choices=[('pending', 'Pending'), ('in_progress', 'In Progress'), ('completed', 'Completed')], default='pending', max_length=11)),
-                ('category', models.CharField(blank=True, max_length=64, null=True)),
-                ('summary', models.TextField(blank=True, max_length=2000, null=True)),
-                ('labels', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=64), blank=True, default=list, size=50)),
-                ('due_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', tasks.capture.DecidedDateTimeField(editable=False)),
-                ('completed_at', tasks.capture.DecidedDateTimeField(editable=False, null=True)),
-                ('assignee', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='assigned_tasks', to=settings.AUTH_USER_MODEL)),
-                ('created_by', models.ForeignKey(db_index=False, editable=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='created_tasks', to=settings.AUTH_USER_MODEL)),
-                ('parent', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='subtasks', to='tasks.task')),
+                ("version", tasks.audited.VersionField(default=1, editable=False)),
+                ("updated_at", tasks.audited.DecidedDateTimeField(editable=False)),
+                ("id", models.UUIDField(default=tasks.events.uuid7, editable=False, primary_key=True, serialize=False)),
+                ("title", models.CharField(max_length=255)),
+                ("description", models.TextField(blank=True, default="", max_length=20000)),
+                (
+                    "priority",
+                    models.CharField(
+                        choices=[("low", "Low"), ("medium", "Medium"), ("high", "High")], default="medium", max_length=6
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("pending", "Pending"), ("in_progress", "In Progress"), ("completed", "Completed")],
+                        default="pending",
+                        max_length=11,
+                    ),
+                ),
+                ("category", models.CharField(blank=True, max_length=64, null=True)),
+                ("summary", models.TextField(blank=True, max_length=2000, null=True)),
+                (
+                    "labels",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=64), blank=True, default=list, size=50
+                    ),
+                ),
+                ("due_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", tasks.audited.DecidedDateTimeField(editable=False)),
+                ("completed_at", tasks.audited.DecidedDateTimeField(editable=False, null=True)),
+                (
+                    "assignee",
+                    models.ForeignKey(
+                        blank=True,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="assigned_tasks",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        db_index=False,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="created_tasks",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        blank=True,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="subtasks",
+                        to="tasks.task",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'indexes': [models.Index(models.F('status'), models.OrderBy(models.F('id'), descending=True), name='task_status_newest'), models.Index(models.F('priority'), models.OrderBy(models.F('id'), descending=True), name='task_priority_newest'), models.Index(models.F('assignee'), models.OrderBy(models.F('id'), descending=True), name='task_assignee_newest'), models.Index(models.F('created_by'), name='task_created_by'), models.Index(condition=models.Q(('parent__isnull', False)), fields=['parent'], name='task_parent'), django.contrib.postgres.indexes.GinIndex(fields=['labels'], name='task_labels')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('title__length__gte', 1)), name='task_title_not_empty'), models.CheckConstraint(condition=models.Q(('description__length__lte', 20000)), name='task_description_length'), models.CheckConstraint(condition=models.Q(('summary__length__lte', 2000)), name='task_summary_length'), models.CheckConstraint(condition=models.Q(('priority__in', ['low', 'medium', 'high'])), name='task_priority'), models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'in_progress', 'completed'])), name='task_status'), models.CheckConstraint(condition=models.Q(models.Q(('completed_at__isnull', False), ('status', 'completed')), models.Q(models.Q(('status', 'completed'), _negated=True), ('completed_at__isnull', True)), _connector='OR'), name='task_completed_at_with_status'), models.CheckConstraint(condition=models.Q(('parent', models.F('id')), _negated=True), name='task_not_its_own_parent'), models.CheckConstraint(condition=models.Q(models.Q(('due_at__isnull', True), models.Q(('due_at__gte', datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)), ('due_at__lte', datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=datetime.timezone.utc))), _connector='OR'), models.Q(('created_at__isnull', True), models.Q(('created_at__gte', datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)), ('created_at__lte', datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=datetime.timezone.utc))), _connector='OR'), models.Q(('updated_at__isnull', True), models.Q(('updated_at__gte', datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)), ('updated_at__lte', datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=datetime.timezone.utc))), _connector='OR'), models.Q(('completed_at__isnull', True), models.Q(('completed_at__gte', datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)), ('completed_at__lte', datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=datetime.timezone.utc))), _connector='OR')), name='task_years'), models.CheckConstraint(condition=models.Q(('version__gte', 1)), name='task_version')],
+                "ordering": ["-id"],
+                "abstract": False,
+                "base_manager_name": "objects",
+                "indexes": [
+                    models.Index(models.F("status"), models.OrderBy(models.F("id"), descending=True), name="task_status_newest"),
+                    models.Index(
+                        models.F("priority"), models.OrderBy(models.F("id"), descending=True), name="task_priority_newest"
+                    ),
+                    models.Index(
+                        models.F("assignee"), models.OrderBy(models.F("id"), descending=True), name="task_assignee_newest"
+                    ),
+                    models.Index(models.F("created_by"), name="task_created_by"),
+                    models.Index(condition=models.Q(("parent__isnull", False)), fields=["parent"], name="task_parent"),
+                    django.contrib.postgres.indexes.GinIndex(fields=["labels"], name="task_labels"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(condition=models.Q(("title__length__gte", 1)), name="task_title_not_empty"),
+                    models.CheckConstraint(condition=models.Q(("description__length__lte", 20000)), name="task_description_length"),
+                    models.CheckConstraint(condition=models.Q(("summary__length__lte", 2000)), name="task_summary_length"),
+                    models.CheckConstraint(condition=models.Q(("priority__in", ["low", "medium", "high"])), name="task_priority"),
+                    models.CheckConstraint(
+                        condition=models.Q(("status__in", ["pending", "in_progress", "completed"])), name="task_status"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("completed_at__isnull", False), ("status", "completed")),
+                            models.Q(models.Q(("status", "completed"), _negated=True), ("completed_at__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="task_completed_at_with_status",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("parent", models.F("id")), _negated=True), name="task_not_its_own_parent"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("due_at__isnull", True),
+                                models.Q(
+                                    ("due_at__gte", datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)),
+                                    (
+                                        "due_at__lte",
+                                        datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=datetime.timezone.utc),
+                                    ),
+                                ),
+                                _connector="OR",
+                            ),
+                            models.Q(
+                                ("created_at__isnull", True),
+                                models.Q(
+                                    ("created_at__gte", datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)),
+                                    (
+                                        "created_at__lte",
+                                        datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=datetime.timezone.utc),
+                                    ),
+                                ),
+                                _connector="OR",
+                            ),
+                            models.Q(
+                                ("updated_at__isnull", True),
+                                models.Q(
+                                    ("updated_at__gte", datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)),
+                                    (
+                                        "updated_at__lte",
+                                        datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=datetime.timezone.utc),
+                                    ),
+                                ),
+                                _connector="OR",
+                            ),
+                            models.Q(
+                                ("completed_at__isnull", True),
+                                models.Q(
+                                    ("completed_at__gte", datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)),
+                                    (
+                                        "completed_at__lte",
+                                        datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=datetime.timezone.utc),
+                                    ),
+                                ),
+                                _connector="OR",
+                            ),
+                        ),
+                        name="task_years",
+                    ),
+                    models.CheckConstraint(condition=models.Q(("version__gte", 1)), name="task_version"),
+                ],
             },
         ),
     ]

@@ -1,0 +1,129 @@
+"""Settings of the Kafka clients: one place.
+
+Without KAFKA_BOOTSTRAP_SERVERS the broker of `manage.py up` serves. It comes back on other ports, so that whoever makes
+a client asks here anew each time.
+"""
+
+import json
+import logging
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+from django.conf import settings
+
+# librdkafka's own messages: passed on when the client is polled.
+logger = logging.getLogger("taskpulse.kafka")
+
+BROKER_FILE = "broker.json"
+# Seconds.
+REQUEST_TIMEOUT = 10.0
+# A record's limit in bytes, headers included; Kafka's default for a topic is a little more (max.message.bytes, 1,048,588).
+MAX_MESSAGE_BYTES = 1_000_000
+
+
+class NoBroker(ConnectionError):
+    """It is not known where a broker listens; there may be one in a moment."""
+
+
+def is_embedded() -> bool:
+    """Whether the broker inside librdkafka serves: it makes topics on first use, with 4 partitions, and never by request."""
+    return not settings.KAFKA_BOOTSTRAP_SERVERS
+
+
+def bootstrap_servers() -> str:
+    """KAFKA_BOOTSTRAP_SERVERS, else what the embedded broker wrote when it last started. Raises NoBroker."""
+    if not is_embedded():
+        return settings.KAFKA_BOOTSTRAP_SERVERS
+    path = settings.TASKPULSE_HOME / BROKER_FILE
+    try:
+        return json.loads(path.read_text())["bootstrap_servers"]
+    except FileNotFoundError:
+        raise NoBroker(
+            f"no broker is named: set KAFKA_BOOTSTRAP_SERVERS, or run `manage.py up`, which starts one ({path})"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NoBroker(f"{path}: cannot be read ({type(error).__name__}); `manage.py up` writes it") from None
+
+
+def _client_settings() -> dict:
+    return {
+        "bootstrap.servers": bootstrap_servers(),
+        "client.id": "taskpulse",
+        "socket.keepalive.enable": True,
+        "socket.connection.setup.timeout.ms": 5_000,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1_000,
+        # Partitions added to the topic are seen within this time.
+        "topic.metadata.refresh.interval.ms": 30_000,
+        # A broker closes idle connections; that is no news.
+        "log.connection.close": False,
+        "logger": logger,
+    }
+
+
+def producer_settings() -> dict:
+    """Idempotent (KIP-98): librdkafka's own retries neither reorder nor repeat within a producer's life."""
+    return _client_settings() | {
+        "enable.idempotence": True,
+        "acks": "all",
+        "linger.ms": 2,
+        "compression.type": "lz4",
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "message.timeout.ms": 30_000,
+        "request.timeout.ms": 10_000,
+        "queue.buffering.max.kbytes": 32 * 1024,
+    }
+
+
+def consumer_settings(group: str) -> dict:
+    """Nothing is committed but by the caller; memory is bounded; a lost member is noticed within 6 seconds."""
+    return _client_settings() | {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": 6_000,
+        "heartbeat.interval.ms": 1_500,
+        "max.poll.interval.ms": 600_000,
+        "queued.max.messages.kbytes": 16 * 1024,
+        "fetch.message.max.bytes": MAX_MESSAGE_BYTES,
+        # Kafka answers as soon as there is a byte; the embedded broker always takes the whole time.
+        "fetch.wait.max.ms": 10 if is_embedded() else 500,
+        "fetch.error.backoff.ms": 100,
+        # How long fetching rests once the queue is full; the default of a second would starve a fast handler.
+        "fetch.queue.backoff.ms": 10,
+        # On the embedded broker asking for a topic makes it; on Kafka `ensure_topic` does, with our settings.
+        "allow.auto.create.topics": is_embedded(),
+    }
+
+
+def admin_settings() -> dict:
+    """An admin client is never polled, so that its messages would only pile up; what fails is raised by the call."""
+    return _client_settings() | {"log_level": 0}
+
+
+def ensure_topic(name: str, partitions: int | None = None, replication: int | None = None, config: dict | None = None) -> None:
+    """The topic is there when this returns; an existing one is left as it is.
+
+    Partitions and replication are KAFKA_PARTITIONS and KAFKA_REPLICATION_FACTOR unless given; the embedded broker has
+    its own. Raises KafkaException or NoBroker.
+    """
+    client = AdminClient(admin_settings())
+    if is_embedded():
+        topic = client.list_topics(name, timeout=REQUEST_TIMEOUT).topics[name]
+        if topic.error is not None:
+            raise KafkaException(topic.error)
+        return
+    wanted = NewTopic(
+        name,
+        num_partitions=partitions or settings.KAFKA_PARTITIONS,
+        replication_factor=replication or settings.KAFKA_REPLICATION_FACTOR,
+        config=config or {},
+    )
+    (made,) = client.create_topics([wanted], operation_timeout=REQUEST_TIMEOUT, request_timeout=REQUEST_TIMEOUT).values()
+    try:
+        made.result(2 * REQUEST_TIMEOUT)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise

@@ -1,0 +1,233 @@
+"""Audited models: each row is a subject whose every change becomes an event in the same transaction.
+
+An audited model subclasses `AuditedModel`, names its `subject_type` and its `documents`, and has in its migration the
+line `SELECT taskpulse_audit(table, subject type, document function, column of the task's id)`. `save` and `delete` are
+captured by signals (`tasks/capture.py`), the bulk methods here, and whatever passes by both (raw SQL, COPY,
+`ignore_conflicts`) by a deferred constraint trigger, which writes the event of each row version that reached the
+commit without one.
+"""
+
+from django.db import connections, models, transaction
+from django.db.models.sql.subqueries import UpdateQuery
+
+from tasks import context, deletion, events, outbox
+
+# PostgreSQL takes this many parameters a statement at most.
+_PARAMETERS = 65_535
+_ROWS_A_STATEMENT = 5_000
+
+
+class StaleObjectError(Exception):
+    """The row changed or went since this copy was read; nothing was written."""
+
+
+class DatabaseDecided:
+    """A field whose value a trigger decides; an INSERT reads it back."""
+
+    @property
+    def db_returning(self) -> bool:
+        return True
+
+
+class VersionField(DatabaseDecided, models.BigIntegerField):
+    pass
+
+
+class DecidedDateTimeField(DatabaseDecided, models.DateTimeField):
+    pass
+
+
+class AuditedQuerySet(models.QuerySet):
+    def update(self, **values) -> int:
+        """As Django's, with an event for each row that changed: a lock, and for each 5,000 rows the update, a read of
+        what the triggers made of it and the events.
+
+        Rows are locked in the order of their keys, so that two bulk updates cannot deadlock.
+        """
+        if self.query.is_sliced:
+            raise TypeError("Cannot update a query once a slice has been taken.")
+        if not values:
+            return 0
+        with transaction.atomic(using=self.db, savepoint=False):
+            rows = self.model._base_manager.using(self.db)
+            keys = models.Subquery(self.order_by().values("pk")) if self.query.combinator is None else list(self.values_list("pk"))
+            before = {row.pk: row for row in rows.filter(pk__in=keys).order_by("pk").select_for_update()}
+            if not before:
+                return 0
+            for start in range(0, len(before), _ROWS_A_STATEMENT):
+                keys = list(before)[start : start + _ROWS_A_STATEMENT]
+                locked = rows.filter(pk__in=keys).order_by("pk")
+                with context.captured():
+                    super(AuditedQuerySet, locked.order_by()).update(**values)
+                changed = [(row, before[row.pk], "updated") for row in locked if row.version != before[row.pk].version]
+                self.model.record(changed, self.db)
+        self._result_cache = None
+        return len(before)
+
+    update.alters_data = True
+
+    def bulk_create(self, objs, batch_size=None, ignore_conflicts=False, update_conflicts=False, **options):
+        """As Django's, with an event for each row. With a conflict option only PostgreSQL knows which rows came to be:
+        its trigger writes their events at the commit."""
+        objs = list(objs)
+        most = _PARAMETERS // len(self.model._meta.concrete_fields)
+        batch_size = min(batch_size or most, most)
+        by_database = ignore_conflicts or update_conflicts
+        with transaction.atomic(using=self.db, savepoint=False):
+            if by_database:
+                return super().bulk_create(objs, batch_size, ignore_conflicts, update_conflicts, **options)
+            with context.captured():
+                created = super().bulk_create(objs, batch_size, **options)
+            for row in created:
+                row.remember()
+            self.model.record([(row, None, "created") for row in created], self.db)
+        return created
+
+    bulk_create.alters_data = True
+
+    def delete(self):
+        """As Django's, but one statement a model however many rows, which are locked in the order of their keys."""
+        self._not_support_combined_queries("delete")
+        if self.query.is_sliced or self.query.distinct_fields or self._fields is not None:
+            return super().delete()  # raises Django's own TypeError
+        with transaction.atomic(using=self.db, savepoint=False):
+            keys = models.Subquery(self.order_by().values("pk"))
+            rows = list(self.model._base_manager.using(self.db).filter(pk__in=keys).order_by("pk").select_for_update())
+            self._result_cache = None
+            return deletion.delete(rows, self.db, origin=self)
+
+    delete.alters_data = True
+    delete.queryset_only = True
+
+    def _raw_delete(self, using):
+        """Django's shortcut for rows that nothing else refers to: the trigger writes the events."""
+        with transaction.atomic(using=using, savepoint=False):
+            return super()._raw_delete(using)
+
+
+class AuditedManager(models.Manager.from_queryset(AuditedQuerySet)):
+    pass
+
+
+class AuditedModel(models.Model):
+    """A model each of whose rows is a subject with a gapless version, decided by the database."""
+
+    subject_type: str
+    # Fields that change with every version, so that `changes` need not name them.
+    derived = frozenset({"id", "version", "updated_at"})
+
+    version = VersionField(editable=False, default=1)
+    updated_at = DecidedDateTimeField(editable=False, null=False)
+
+    objects = AuditedManager()
+
+    class Meta:
+        abstract = True
+        base_manager_name = "objects"
+
+    @classmethod
+    def documents(cls, rows) -> list[dict]:
+        """The canonical documents of `rows`, in a constant number of statements."""
+        raise NotImplementedError
+
+    @property
+    def task_key(self):
+        """The id of the task that this subject belongs to, or None."""
+        return None
+
+    @classmethod
+    def from_db(cls, db, field_names, values):
+        instance = super().from_db(db, field_names, values)
+        instance._loaded = dict(zip(field_names, values, strict=False))
+        return instance
+
+    def remember(self) -> None:
+        """Takes the present values for those in the database."""
+        self._loaded = {f.attname: self.__dict__[f.attname] for f in self._meta.concrete_fields if f.attname in self.__dict__}
+
+    def refresh_from_db(self, using=None, fields=None, from_queryset=None):
+        super().refresh_from_db(using=using, fields=fields, from_queryset=from_queryset)
+        if fields is None:
+            self.remember()
+        else:
+            names = [self._meta.get_field(name).attname for name in fields if name in self._field_names()]
+            self._loaded |= {name: self.__dict__[name] for name in names}
+
+    @classmethod
+    def _field_names(cls) -> set[str]:
+        return {name for f in cls._meta.concrete_fields for name in (f.name, f.attname)}
+
+    def save_base(self, *args, **kwargs):
+        """Django sends `post_save` after its own transaction: one more around it keeps change and event together."""
+        with transaction.atomic(using=kwargs.get("using") or "default", savepoint=False):
+            super().save_base(*args, **kwargs)
+
+    def delete(self, using=None, keep_parents=False):
+        using = using or self._state.db or "default"
+        with transaction.atomic(using=using, savepoint=False):
+            return deletion.delete([self], using, origin=self, keep_parents=keep_parents)
+
+    def _do_insert(self, manager, using, fields, returning_fields, raw):
+        with context.captured():
+            return super()._do_insert(manager, using, fields, returning_fields, raw)
+
+    def _do_update(self, base_qs, using, pk_val, values, update_fields, forced_update):
+        """Writes the columns that changed, if the row is still at the version that was read, and reads back what
+        the triggers decided. A copy that changes nothing writes nothing. Raises StaleObjectError."""
+        loaded = getattr(self, "_loaded", None)
+        if loaded is None:
+            # An instance that was never read: an import, or `save()` with a key typed by hand.
+            current = base_qs.filter(pk=pk_val).select_for_update().first()
+            if current is None:
+                return False
+            loaded = current._loaded
+        for name in self.get_deferred_fields():
+            self.refresh_from_db(using=using, fields=[name])
+        decided = {f.attname for f in self._meta.concrete_fields if isinstance(f, DatabaseDecided)}
+        changed = [
+            (field, None, value)
+            for field, model, value in values
+            if field.attname not in decided
+            and (hasattr(value, "resolve_expression") or field.attname not in loaded or loaded[field.attname] != value)
+        ]
+        self._before = loaded
+        if changed:
+            self._update_returning(base_qs.filter(pk=pk_val, version=loaded["version"]), using, changed, decided)
+        else:
+            for name in decided:
+                setattr(self, name, loaded[name])
+        return True
+
+    def _update_returning(self, query_set, using, changed, decided) -> None:
+        computed = {field.attname for field, _, value in changed if hasattr(value, "resolve_expression")}
+        fields = [f for f in self._meta.concrete_fields if f.attname in decided | computed]
+        query = query_set.query.chain(UpdateQuery)
+        query.add_update_fields(changed)
+        sql, parameters = query.get_compiler(using).as_sql()
+        connection = connections[using]
+        names = ", ".join(connection.ops.quote_name(f.column) for f in fields)
+        with connection.cursor() as cursor, context.captured():
+            cursor.execute(f"{sql} RETURNING {names}", parameters)
+            row = cursor.fetchone()
+        if row is None:
+            raise StaleObjectError(f"{self.subject_type} {self.pk} has changed since version {self.version} was read")
+        for field, value in zip(fields, row, strict=True):
+            setattr(self, field.attname, value)
+
+    @classmethod
+    def record(cls, triples, using: str) -> None:
+        """Appends the events of `(row, row before or None, action)`; a constant number of statements."""
+        if not triples:
+            return
+        before = [old for _, old, _ in triples if old is not None]
+        documents = cls.documents([row for row, _, _ in triples] + before)
+        old_documents = iter(documents[len(triples) :])
+        changes = []
+        for (row, old, action), document in zip(triples, documents, strict=False):
+            moment, version, changed = row.updated_at, row.version, {}
+            if action == "deleted":
+                moment, version = row._deleted
+            else:
+                changed = events.changes(next(old_documents) if old is not None else None, document, cls.derived)
+            changes.append(outbox.Change(cls.subject_type, str(row.pk), action, version, moment, row.task_key, document, changed))
+        outbox.append(changes, using)

@@ -1,0 +1,222 @@
+"""PostgreSQL and a broker for the tests, started when the first test asks for them and gone with the run.
+
+DATABASE_URL in the environment names a server to use instead of the embedded one: the tests make and drop databases of
+their own there and leave the one that it names alone. KAFKA_BOOTSTRAP_SERVERS names a broker (`make test-kafka`).
+
+PostgreSQL refuses TRUNCATE of our tables, so that pytest-django's `transactional_db` cannot work: use `db` for what
+needs no commit and `committed_db` for the rest.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import django
+import psycopg
+import pytest
+from psycopg import sql
+
+# Before Django reads its settings (pytest-django does so after this file is imported).
+_HOME = Path(tempfile.mkdtemp(prefix="taskpulse-tests-"))
+_HOME.chmod(0o755)
+(_HOME / "static").mkdir()  # whitenoise warns when there is none
+for _name in ("DB_HOST", "PORT"):
+    os.environ.pop(_name, None)
+_OWN_POSTGRES = not os.environ.get("DATABASE_URL")
+if _OWN_POSTGRES:
+    from taskpulse.embedded.postgres import EmbeddedPostgres, stop
+
+    _postgres = EmbeddedPostgres(_HOME, durable=False, options={"max_connections": "200"})
+    os.environ["DATABASE_URL"] = _postgres.url("postgres")
+os.environ["SECRET_KEY"] = secrets.token_urlsafe(50)
+os.environ["TASKPULSE_HOME"] = str(_HOME)
+os.environ["DJANGO_SETTINGS_MODULE"] = "taskpulse.settings"
+_SERVER = os.environ["DATABASE_URL"]
+_RUN = f"taskpulse_test_{uuid.uuid4().hex[:12]}"
+
+
+def pytest_configure():
+    # The settings need the environment above, so pytest-django, which would read them before this file, cannot do it.
+    django.setup()
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """The server's URL. An embedded one runs without fsync: it is thrown away."""
+    if not _OWN_POSTGRES:
+        yield _SERVER
+        return
+    _postgres.prepare()
+    with (_HOME / "postgres.log").open("w") as log:
+        process = _postgres.start(stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            _postgres.wait_until_ready(process, 60)
+            yield _SERVER
+        finally:
+            stop(process)
+
+
+def _on_server(statement: str, *names: str) -> None:
+    with psycopg.connect(_SERVER, autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def _url(database: str) -> str:
+    from urllib.parse import urlsplit, urlunsplit
+
+    return urlunsplit(urlsplit(_SERVER)._replace(path=f"/{database}"))
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server, django_db_blocker):
+    """The name of a migrated database to which nothing connects: CREATE DATABASE … TEMPLATE copies it."""
+    from django.core.management import call_command
+    from django.db import connection
+
+    template = f"{_RUN}_template"
+    _on_server("CREATE DATABASE {}", template)
+    with django_db_blocker.unblock():
+        connection.settings_dict["NAME"] = template
+        call_command("migrate", verbosity=0)
+        connection.close()
+    yield template
+    _on_server("DROP DATABASE {} WITH (FORCE)", template)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(migrated_template, django_db_blocker):
+    """What `db` works on: one copy of the template, each test rolled back."""
+    from django.db import connection, connections
+
+    _on_server("CREATE DATABASE {} TEMPLATE {}", _RUN, migrated_template)
+    connection.settings_dict["NAME"] = _RUN
+    yield
+    with django_db_blocker.unblock():
+        connections.close_all()
+    _on_server("DROP DATABASE {} WITH (FORCE)", _RUN)
+
+
+@pytest.fixture
+def committed_db(request, django_db_setup, migrated_template, django_db_blocker, monkeypatch):
+    """A fresh database with real commits, dropped afterwards. Django's default connection uses it, in threads too; its
+    URL is the fixture's value, and DATABASE_URL for subprocesses."""
+    from django.db import connection, connections
+
+    if "db" in request.fixturenames:
+        pytest.fail("`committed_db` and `db` exclude each other: what `db` does is rolled back")
+    name = f"{_RUN}_{uuid.uuid4().hex[:8]}"
+    shared = connection.settings_dict["NAME"]
+    _on_server("CREATE DATABASE {} TEMPLATE {}", name, migrated_template)
+    with django_db_blocker.unblock():
+        connections.close_all()
+        connection.settings_dict["NAME"] = name
+        monkeypatch.setenv("DATABASE_URL", _url(name))
+        try:
+            yield _url(name)
+        finally:
+            connections.close_all()
+            connection.settings_dict["NAME"] = shared
+            _on_server("DROP DATABASE {} WITH (FORCE)", name)
+
+
+class BrokerProcess:
+    """An embedded broker of one's own: `kill`, `start` (it begins empty, on other ports), `wipe` for both."""
+
+    def __init__(self, home: Path):
+        self.home, self.process = home, None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        from taskpulse import kafka
+
+        return kafka.bootstrap_servers()
+
+    def start(self) -> None:
+        from taskpulse.embedded import broker
+
+        self.process = broker.start(self.home, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True)
+        end = time.monotonic() + 20
+        while not broker.is_ready(self.home, self.process):
+            assert self.process.poll() is None, "the embedded broker ended at once"
+            assert time.monotonic() < end, "the embedded broker did not start within 20 s"
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def wipe(self) -> None:
+        self.kill()
+        self.start()
+
+
+@pytest.fixture(scope="session")
+def broker():
+    """The bootstrap servers of the run's broker: KAFKA_BOOTSTRAP_SERVERS, else an embedded one."""
+    from django.conf import settings
+
+    if settings.KAFKA_BOOTSTRAP_SERVERS:
+        yield settings.KAFKA_BOOTSTRAP_SERVERS
+        return
+    process = BrokerProcess(_HOME)
+    process.start()
+    yield process.bootstrap_servers
+    process.kill()
+
+
+def _use_topic(settings, monkeypatch) -> str:
+    token = uuid.uuid4().hex[:12]
+    for name, value in (("KAFKA_TOPIC", f"test-events-{token}"), ("KAFKA_AUDIT_GROUP", f"test-audit-{token}")):
+        setattr(settings, name, value)
+        monkeypatch.setenv(name, value)
+    return settings.KAFKA_TOPIC
+
+
+@pytest.fixture
+def topic(broker, settings, monkeypatch):
+    """A fresh topic of 4 partitions; it and a fresh group are KAFKA_TOPIC and KAFKA_AUDIT_GROUP, for subprocesses too."""
+    from taskpulse import kafka
+
+    name = _use_topic(settings, monkeypatch)
+    kafka.ensure_topic(name, partitions=4, replication=1)
+    return name
+
+
+@pytest.fixture
+def wipeable_broker(settings, monkeypatch):
+    """An embedded broker of the test's own (BrokerProcess), in use with a fresh topic and group, also by subprocesses."""
+    home = Path(tempfile.mkdtemp(prefix="broker-", dir=_HOME))
+    settings.KAFKA_BOOTSTRAP_SERVERS, settings.TASKPULSE_HOME = "", home
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("TASKPULSE_HOME", str(home))
+    _use_topic(settings, monkeypatch)
+    process = BrokerProcess(home)
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def faulty_broker(settings, monkeypatch):
+    """An embedded broker in the test's own process, with faults at will (tests/mock_cluster.py); in use as above."""
+    from taskpulse.embedded import broker
+    from tests.mock_cluster import FaultyBroker
+
+    home = Path(tempfile.mkdtemp(prefix="broker-", dir=_HOME))
+    settings.KAFKA_BOOTSTRAP_SERVERS, settings.TASKPULSE_HOME = "", home
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("TASKPULSE_HOME", str(home))
+    _use_topic(settings, monkeypatch)
+    cluster = FaultyBroker()
+    broker.write_atomically(home / broker.FILE, {"bootstrap_servers": cluster.bootstrap_servers, "pid": os.getpid()})
+    yield cluster
+    cluster.close()
