@@ -1,0 +1,142 @@
+"""Which of a batch are true events, and what the others are: the look-ups of the recorder, one statement each.
+
+Arrays are passed as PostgreSQL array literals: psycopg's list dumper costs many times as much.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection
+
+from audit.dead_letters import Refused
+from tasks.events import SOURCE
+
+
+@dataclass(slots=True)
+class Matched:
+    """The outbox row of a message, with its digest equal to that of the message's bytes."""
+
+    subject_type: str
+    subject_id: str
+    version: int | None
+    task_id: UUID | None
+    held: bool
+    taken: bool
+
+
+@dataclass(slots=True)
+class SortedOut:
+    refused: list[Refused] = field(default_factory=list)
+    repeated: int = 0
+    reordered: int = 0
+
+
+# A row is taken unless it is held or its subject has an earlier version that this batch does not bring. `first_missing`
+# finds that version once for a subject, so that a batch of one busy task costs no more than one of many tasks. Id AND
+# digest must match: a forgery that bears a true id must not remove the true row.
+_TAKE = """
+WITH wire AS MATERIALIZED (
+  SELECT * FROM unnest(%s::uuid[], %s::bytea[]) AS w (event_id, digest)
+), matched AS MATERIALIZED (
+  SELECT DISTINCT o.id, o.event_id, o.digest, o.subject_type, o.subject_id, o.version, o.task_id, o.held_at IS NOT NULL AS held
+  FROM wire JOIN tasks_outbox o ON o.event_id = wire.event_id AND o.digest = wire.digest
+), first_missing AS MATERIALIZED (
+  SELECT e.subject_type, e.subject_id, min(e.version) AS version
+  FROM (SELECT subject_type, subject_id, max(version) AS newest FROM matched WHERE NOT held GROUP BY 1, 2) s
+  JOIN tasks_outbox e ON e.subject_type = s.subject_type AND e.subject_id = s.subject_id AND e.version < s.newest
+  WHERE NOT EXISTS (SELECT FROM matched m WHERE m.id = e.id AND NOT m.held)
+  GROUP BY 1, 2
+), taken AS (
+  DELETE FROM tasks_outbox o USING matched m LEFT JOIN first_missing f USING (subject_type, subject_id)
+  WHERE o.id = m.id AND NOT m.held AND (f.version IS NULL OR m.version IS NULL OR m.version < f.version)
+  RETURNING o.id
+)
+SELECT m.event_id, m.digest, m.subject_type, m.subject_id, m.version, m.task_id, m.held, t.id IS NOT NULL, clock_timestamp()
+FROM matched m LEFT JOIN taken t USING (id)
+"""
+
+# From the earliest waiting version on, a subject's rows go out again, in order.
+_SEND_AGAIN = """
+UPDATE tasks_outbox o SET published_at = NULL
+FROM (SELECT DISTINCT subject_type, subject_id FROM tasks_outbox WHERE event_id = ANY(%s::uuid[])) s
+WHERE o.subject_type = s.subject_type AND o.subject_id = s.subject_id AND o.published_at IS NOT NULL AND o.held_at IS NULL
+"""
+
+_KNOWN = """
+SELECT event_id, digest, true FROM task_audit_log WHERE event_id = ANY(%s::uuid[])
+UNION ALL SELECT event_id, digest, false FROM tasks_outbox WHERE event_id = ANY(%s::uuid[])
+"""
+
+
+def uuid_array(ids) -> str:
+    return "{" + ",".join(map(str, ids)) + "}"
+
+
+def bytea_array(values) -> str:
+    return "{" + ",".join(f'"\\\\x{value.hex()}"' for value in values) + "}"
+
+
+def take_true(received) -> datetime | None:
+    """Deletes the outbox rows of the true events whose turn it is, marks their messages `taken` (a second copy in the
+    batch is not), and returns the database's time."""
+    if not received:
+        return None
+    rows, now = {}, None
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE, [uuid_array(item.event.id for item in received), bytea_array(item.digest for item in received)])
+        for event_id, digest, kind, subject, version, task, held, taken, now in cursor:  # noqa: B007
+            rows[event_id, bytes(digest)] = Matched(kind, subject, version, task, held, taken)
+    seen = set()
+    for item in received:
+        key = (item.event.id, item.digest)
+        item.row = rows.get(key)
+        item.taken = item.row is not None and item.row.taken and key not in seen
+        seen.add(key)
+    return now
+
+
+def sort_out(others) -> SortedOut:
+    """Repeats are absorbed, early ones sent back to the relay, all else becomes a dead letter."""
+    result = SortedOut()
+    if not others:
+        return result
+    early = [item for item in others if item.row is not None and not item.row.held and not item.row.taken]
+    unmatched = [item for item in others if item.row is None]
+    result.repeated = len(others) - len(early) - len(unmatched)
+    result.reordered = len(early)
+    with connection.cursor() as cursor:
+        if early:
+            cursor.execute(_SEND_AGAIN, [uuid_array(item.event.id for item in early)])
+        if not unmatched:
+            return result
+        ids = uuid_array({item.event.id for item in unmatched})
+        cursor.execute(_KNOWN, [ids, ids])
+        known: dict[UUID, list[tuple[bytes, bool]]] = {}
+        for event_id, digest, recorded in cursor:
+            known.setdefault(event_id, []).append((bytes(digest), recorded))
+        archived_until = _archived_until(cursor) if len(known) < len({item.event.id for item in unmatched}) else None
+    for item in unmatched:
+        found = known.get(item.event.id, [])
+        if (item.digest, True) in found:
+            result.repeated += 1
+        elif found:
+            result.refused.append(Refused(item.message, "altered", f"event {item.event.id} has other bytes"))
+        elif item.event.source != SOURCE:
+            result.refused.append(Refused(item.message, "foreign", f"source is not {SOURCE}"))
+        elif archived_until is not None and item.event.time <= archived_until:
+            result.repeated += 1
+        else:
+            result.refused.append(Refused(item.message, "forged", f"no change made event {item.event.id}"))
+    return result
+
+
+def _archived_until(cursor) -> datetime | None:
+    """When the oldest attached entry was recorded, if older ones were archived; None while the log is whole.
+
+    Entries stand in the order of their recording, and a change is made before it is recorded: each archived event is
+    older than this. (Not older than that entry's own change, which may have waited long.)
+    """
+    cursor.execute("SELECT seq, processed_at FROM task_audit_log ORDER BY seq LIMIT 1")
+    row = cursor.fetchone()
+    return row[1] if row is not None and row[0] > 1 else None

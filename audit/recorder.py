@@ -1,0 +1,164 @@
+"""The recorder: the handler `audit` of `consume_events`. It writes true events into the log, each once, in order.
+
+It trusts nothing on the wire. An event is true when its outbox row is there with the same id and the same SHA-256;
+the entry is inserted and the row deleted in one transaction, under the lock of the log's head, so an event is
+recorded exactly once whatever is repeated or killed. Order within a subject is this module's promise, not Kafka's:
+an event whose earlier version still waits in the outbox is sent back to the relay.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from uuid import UUID
+
+from confluent_kafka import Message
+from django.conf import settings
+from django.db import DataError, IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
+from prometheus_client import Counter
+
+from audit import dead_letters, ledger, reconcile
+from taskpulse.worker import CannotContinue
+from tasks import context, events
+
+logger = logging.getLogger("taskpulse.recorder")
+
+RECORDED = Counter("taskpulse_recorded", "Events recorded in the audit log")
+REPEATED = Counter("taskpulse_repeated", "Messages of events already recorded")
+REORDERED = Counter("taskpulse_reordered", "Events that came before an earlier version of their subject and were sent back")
+HELD = Counter("taskpulse_held", "True events that the log could not take")
+
+# SQLSTATE classes that speak of the data, never of the connection or the server: data exception, integrity
+# constraint, check option, program limit (PostgreSQL documentation, appendix A).
+_DATA_FAULTS = ("22", "23", "44", "54")
+# What psycopg takes for an internal error and is a passing state of the server: a standby before its promotion, a
+# transaction that waited too long.
+_PASSING = ("25006", "25P03", "25P04")
+
+
+class TooManyHeld(CannotContinue):
+    """One more row would be held than MAX_HELD_ROWS: rather a bad deploy than bad data, so the consumer stops."""
+
+
+@dataclass(slots=True)
+class Received:
+    """A message, what was read of it, its true outbox row if there is one, and whether it is to be recorded now."""
+
+    message: Message
+    event: events.Event
+    digest: bytes
+    row: reconcile.Matched | None = None
+    taken: bool = False
+
+
+class Recorder:
+    def __init__(self):
+        self.group = settings.KAFKA_AUDIT_GROUP
+
+    def is_transient(self, error: Exception) -> bool:
+        if isinstance(error, InternalError):
+            return _sqlstate(error) in _PASSING
+        return isinstance(error, OperationalError | InterfaceError) and not _is_data_fault(error)
+
+    def handle(self, messages: list[Message]) -> None:
+        """Records a batch in one transaction. Where PostgreSQL refuses an event's data, halves the batch until that
+        event is alone, and holds its outbox row. Raises TooManyHeld; transient faults pass through."""
+        parts = [messages]
+        while parts:
+            part = parts.pop()
+            try:
+                with context.captured():
+                    self._record(part)
+            except ledger.Unrecordable as error:
+                if not self._hold(error.event_id, error.digest, str(error)):
+                    raise
+                parts.append(part)
+            except (DataError, IntegrityError, OperationalError) as error:
+                if not _is_data_fault(error):
+                    raise
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                elif not self._hold_alone(part[0], error):
+                    raise
+
+    def _record(self, messages: list[Message]) -> None:
+        received, refused = _read(messages)
+        with transaction.atomic():
+            head = ledger.lock_head()
+            now = reconcile.take_true(received)
+            recordable = [item for item in received if item.taken]
+            if recordable:
+                ledger.append(head, in_version_order(recordable), now)
+            # Now, since a forgery may bear the id of an event that this batch records.
+            sorted_out = reconcile.sort_out([item for item in received if not item.taken])
+            refused += sorted_out.refused
+            if refused:
+                dead_letters.store(refused)
+        RECORDED.inc(len(recordable))
+        REPEATED.inc(sorted_out.repeated)
+        REORDERED.inc(sorted_out.reordered)
+        dead_letters.count(refused)
+
+    def _hold_alone(self, message: Message, error: Exception) -> bool:
+        received, _ = _read([message])
+        # The first line: the others may quote the row.
+        return any(self._hold(item.event.id, item.digest, str(error).splitlines()[0]) for item in received)
+
+    def _hold(self, event_id: UUID, digest: bytes, reason: str) -> bool:
+        """Holds the true row of an event; False if there is none. It counts as unpublished, so that it goes out when it
+        is released. Raises TooManyHeld, and holds nothing, when MAX_HELD_ROWS are held already."""
+        with context.captured(), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_COUNT_HELD, [settings.MAX_HELD_ROWS])
+            if cursor.fetchone()[0] >= settings.MAX_HELD_ROWS:
+                raise TooManyHeld(
+                    f"{settings.MAX_HELD_ROWS} events are held (MAX_HELD_ROWS) and the audit log cannot take event {event_id} either "
+                    f"({reason}): look at the reasons, mend the cause, and release them"
+                )
+            cursor.execute(_HOLD, [dead_letters.storable(reason[:1000]), event_id, digest])
+            held = cursor.rowcount == 1
+        if held:
+            HELD.inc()
+            logger.error("event %s is held: the audit log cannot take it (%s)", event_id, reason)
+        return held
+
+
+_COUNT_HELD = "SELECT count(*) FROM (SELECT FROM tasks_outbox WHERE held_at IS NOT NULL LIMIT %s) held"
+_HOLD = """
+UPDATE tasks_outbox SET held_at = clock_timestamp(), held_reason = %s, published_at = NULL
+WHERE event_id = %s AND digest = %s AND held_at IS NULL
+"""
+
+
+def _sqlstate(error: Exception) -> str:
+    return getattr(error.__cause__, "sqlstate", None) or ""
+
+
+def _is_data_fault(error: Exception) -> bool:
+    return _sqlstate(error)[:2] in _DATA_FAULTS
+
+
+def _read(messages: list[Message]) -> tuple[list[Received], list[dead_letters.Refused]]:
+    """What can be read as events, and the rest as dead letters."""
+    received, refused = [], []
+    for message in messages:
+        value = message.value() or b""
+        try:
+            event = events.parse(value)
+        except events.Malformed as error:
+            refused.append(dead_letters.Refused(message, "malformed", str(error)))
+        else:
+            received.append(Received(message, event, hashlib.sha256(value).digest()))
+    return received, refused
+
+
+def in_version_order(items: list[Received]) -> list[Received]:
+    """The batch in the order of its arrival, but each subject's events by version in the places that they hold."""
+    by_subject: dict[tuple[str, str], list[Received]] = {}
+    for item in items:
+        by_subject.setdefault((item.row.subject_type, item.row.subject_id), []).append(item)
+    turns = {}
+    for key, subject in by_subject.items():
+        if len(subject) > 1:
+            subject.sort(key=lambda item: item.row.version or 0)
+        turns[key] = iter(subject)
+    return [next(turns[item.row.subject_type, item.row.subject_id]) for item in items]
