@@ -1,0 +1,233 @@
+"""Loss detection: which published rows are no longer on their way to the audit log, though nobody recorded them.
+
+A broker may lose what it acknowledged (a lost disk, retention, the embedded broker's 5 MB a partition). So the relay
+notes an instant T and then each partition's high watermark. Whatever was published before T lies below these marks.
+Once the audit group has read up to them, or the broker has dropped everything below them, a row published before T
+that is still in the outbox will not be recorded by any message on the wire: it must go out again. A consumer that is
+merely behind has not reached the marks and causes no repeat.
+"""
+
+import enum
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from django.conf import settings
+from django.db import connection
+
+from taskpulse import kafka
+from tasks.outage import Outage
+
+logger = logging.getLogger("taskpulse.relay")
+
+# Seconds between two looks at the broker.
+INTERVAL = 1.0
+# Seconds that one request to the broker may take. It runs in a thread of its own and never holds up publishing.
+REQUEST_TIMEOUT = 3.0
+# How long a row rests after its n-th publication before it may go out again: 0, 1, 2, 4 … seconds, at most this many.
+LONGEST_REST = 60
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The broker at one moment: `lows`, `highs` (watermarks) and `commits` (the group's next offset) by partition.
+
+    A partition that the group never committed is absent from `commits`. `topic_id` is None where it is not known.
+    """
+
+    cluster_id: str
+    topic_id: str | None
+    lows: dict[int, int]
+    highs: dict[int, int]
+    commits: dict[int, int]
+
+
+class Verdict(enum.Enum):
+    PASSED = "passed"
+    WAIT = "wait"
+    VOID = "void"
+
+
+def decide(mark: Observation, now: Observation) -> Verdict:
+    """What `now` says about the high watermarks of `mark`.
+
+    VOID: these are not the same logs (another cluster or topic id, other partitions, a mark above the present high
+    watermark), so offsets cannot be compared and the barrier begins anew. PASSED: on each partition the group's commit
+    or the low watermark has reached the mark; an empty partition is passed. A commit above the present high watermark
+    was made in an earlier life of the log and counts for nothing. WAIT: neither.
+    """
+    if mark.cluster_id != now.cluster_id or mark.highs.keys() != now.highs.keys():
+        return Verdict.VOID
+    if mark.topic_id is not None and now.topic_id is not None and mark.topic_id != now.topic_id:
+        return Verdict.VOID
+    if any(high > now.highs[partition] for partition, high in mark.highs.items()):
+        return Verdict.VOID
+    for partition, high in mark.highs.items():
+        commit = now.commits.get(partition, -1)
+        is_read = high <= commit <= now.highs[partition]
+        if not is_read and now.lows[partition] < high:
+            return Verdict.WAIT
+    return Verdict.PASSED
+
+
+class Barrier:
+    """The marks and the instant T that belongs to them."""
+
+    def __init__(self):
+        self._moment: datetime | None = None
+        self._mark: Observation | None = None
+
+    def reset(self) -> None:
+        self._moment = self._mark = None
+
+    def advance(self, moment: datetime, now: Observation) -> datetime | None:
+        """Takes an observation that was begun after `moment`; returns T when the marks made at T are passed.
+
+        Passed or void, the observation makes the next marks.
+        """
+        verdict = Verdict.VOID if self._mark is None else decide(self._mark, now)
+        if verdict is Verdict.WAIT:
+            return None
+        passed = self._moment if verdict is Verdict.PASSED else None
+        self._moment, self._mark = moment, now
+        return passed
+
+
+class Observer:
+    """Reads an Observation. Any failure drops the client: the embedded broker comes back on other ports."""
+
+    def __init__(self, topic: str, group: str):
+        self._topic, self._group = topic, group
+        self._client: AdminClient | None = None
+
+    def observe(self) -> Observation:
+        """Raises KafkaException, kafka.NoBroker or TimeoutError when the broker does not answer."""
+        try:
+            self._client = self._client or AdminClient(kafka.admin_settings())
+            return self._read(self._client)
+        except BaseException:
+            self._client = None
+            raise
+
+    def _read(self, client: AdminClient) -> Observation:
+        metadata = client.list_topics(self._topic, timeout=REQUEST_TIMEOUT)
+        topic = metadata.topics[self._topic]
+        if topic.error is not None:
+            if topic.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                kafka.ensure_topic(self._topic)
+            raise KafkaException(topic.error)
+        partitions = [TopicPartition(self._topic, number) for number in topic.partitions]
+        latest = client.list_offsets({p: OffsetSpec.latest() for p in partitions}, request_timeout=REQUEST_TIMEOUT)
+        earliest = client.list_offsets({p: OffsetSpec.earliest() for p in partitions}, request_timeout=REQUEST_TIMEOUT)
+        topic_id = self._topic_id(client, metadata.cluster_id)
+        highs = {p.partition: future.result(REQUEST_TIMEOUT).offset for p, future in latest.items()}
+        lows = {p.partition: future.result(REQUEST_TIMEOUT).offset for p, future in earliest.items()}
+        return Observation(metadata.cluster_id, topic_id, lows, highs, self._commits(client, partitions))
+
+    def _commits(self, client: AdminClient, partitions: list[TopicPartition]) -> dict[int, int]:
+        # A request of its own for each group and partitions: librdkafka alters what it is given.
+        request = ConsumerGroupTopicPartitions(self._group, [TopicPartition(p.topic, p.partition) for p in partitions])
+        (future,) = client.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT).values()
+        commits = {}
+        for committed in future.result(REQUEST_TIMEOUT).topic_partitions:
+            if committed.error is not None:
+                raise KafkaException(committed.error)
+            if committed.offset >= 0:
+                commits[committed.partition] = committed.offset
+        return commits
+
+    def _topic_id(self, client: AdminClient, cluster_id: str) -> str | None:
+        """KIP-516. None on a broker that cannot tell; a topic made anew is then seen by its lower watermarks."""
+        if is_embedded(cluster_id):
+            return None
+        try:
+            (future,) = client.describe_topics(TopicCollection([self._topic]), request_timeout=REQUEST_TIMEOUT).values()
+            return str(future.result(REQUEST_TIMEOUT).topic_id)
+        except KafkaException as error:
+            logger.debug("no topic id: %s", error)
+            return None
+
+
+def is_embedded(cluster_id: str) -> bool:
+    """Whether this is librdkafka's own broker, which answers fewer requests and keeps about 5 MB a partition."""
+    return cluster_id.startswith("mockCluster")
+
+
+# Whether anything waits long enough to ask, with the database's clock, which also made published_at. `id` bounds the
+# look: what this relay published lies at or below its highest id, however long the backlog above is.
+_WAITING = """
+    SELECT clock_timestamp(), EXISTS (
+      SELECT FROM tasks_outbox
+      WHERE id <= %s AND published_at < clock_timestamp() - make_interval(secs => %s) AND held_at IS NULL)
+"""
+# SKIP LOCKED: a row that the recorder is removing at this moment is not lost, and waiting for it could deadlock.
+_REPUBLISH = """
+    WITH lost AS (
+      SELECT id FROM tasks_outbox
+      WHERE id <= %s AND held_at IS NULL AND published_at IS NOT NULL
+        AND published_at < %s - make_interval(
+          secs => CASE WHEN attempts <= 1 THEN 0 ELSE least(2 ^ least(attempts - 2, 30), %s) END)
+      FOR UPDATE SKIP LOCKED)
+    UPDATE tasks_outbox o SET published_at = NULL FROM lost WHERE o.id = lost.id
+"""
+
+
+class LossDetector:
+    """Clears `published_at` of rows that were lost on the way, so that the relay sends them again.
+
+    `step()` never waits for the broker; it raises django.db's errors.
+    """
+
+    def __init__(self, topic: str, group: str | None = None):
+        self._observer = Observer(topic, group or settings.KAFKA_AUDIT_GROUP)
+        self._barrier = Barrier()
+        self._thread = ThreadPoolExecutor(1, "loss-detection")
+        self._outage = Outage("loss detection")
+        self._future: Future | None = None
+        self._moment: datetime | None = None
+        self._next = 0.0
+
+    def step(self, highest: int) -> int:
+        """Looks at most once a second, among rows up to the id `highest`; returns how many rows go out again."""
+        if self._future is None:
+            self._begin(highest)
+            return 0
+        if not self._future.done():
+            return 0
+        future, self._future = self._future, None
+        try:
+            observation = future.result()
+        except (KafkaException, OSError) as error:  # TimeoutError and kafka.NoBroker among them
+            self._next = time.monotonic() + max(INTERVAL, self._outage.failed(error))
+            return 0
+        self._outage.over()
+        passed = self._barrier.advance(self._moment, observation)
+        return 0 if passed is None else self._republish(highest, passed)
+
+    def _begin(self, highest: int) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + INTERVAL
+        with connection.cursor() as cursor:
+            cursor.execute(_WAITING, [highest, INTERVAL])
+            moment, waiting = cursor.fetchone()
+        if waiting:
+            # T is read before the watermarks, and the commits before the rows.
+            self._moment, self._future = moment, self._thread.submit(self._observer.observe)
+        else:
+            self._barrier.reset()
+
+    def _republish(self, highest: int, before: datetime) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(_REPUBLISH, [highest, before, LONGEST_REST])
+            count = cursor.rowcount
+        if count:
+            logger.warning("%d published events are neither recorded nor on their way: sending them again", count)
+        return count
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
