@@ -1,3 +1,22 @@
-from django.urls import path  # noqa: F401
+from django.contrib import admin
+from django.urls import include, path, re_path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-urlpatterns = []
+from taskpulse import health
+
+urlpatterns = [
+    re_path(r"^healthz?/?$", health.live, name="live"),
+    re_path(r"^readyz?/?$", health.ready, name="ready"),
+    path("api/", include("tasks.api.urls")),
+    path("api/", include("audit.api.urls")),
+    re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
+    re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("admin/", admin.site.urls),
+    path("", RedirectView.as_view(url="/admin/"), name="root"),
+]
+
+handler400 = "taskpulse.errors.bad_request"
+handler403 = "taskpulse.errors.permission_denied"
+handler404 = "taskpulse.errors.page_not_found"
+handler500 = "taskpulse.errors.server_error"

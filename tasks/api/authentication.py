@@ -1,0 +1,73 @@
+"""Who asks: `Authorization: Bearer tp_…` for programs, Django's session (with CSRF) for people. Deny by default."""
+
+from django.contrib.auth import get_user_model
+from django.db import Error, connection
+from rest_framework import authentication, exceptions
+
+from tasks import context, tokens
+
+# One statement: the token, its user, and the names of the user's groups. An expired token is no token.
+_LOOKUP = """
+SELECT t.id, u.id, u.is_superuser, u.username, u.is_staff, u.is_active,
+       ARRAY(SELECT g.name::text FROM auth_user_groups ug JOIN auth_group g ON g.id = ug.group_id WHERE ug.user_id = u.id)
+FROM tasks_apitoken t JOIN auth_user u ON u.id = t.user_id
+WHERE t.digest = %s AND (t.expires_at IS NULL OR t.expires_at > now())
+"""
+# In the order of the model, as `from_db` wants them.
+_USER_FIELDS = ["id", "is_superuser", "username", "is_staff", "is_active"]
+
+
+def _look_up(digest: bytes) -> tuple | None:
+    """The row of a token. It shows whether a kept connection still serves, so Django's own check (one more statement a
+    request) is left out; a broken connection is replaced once."""
+    connection.health_check_done = True
+    try:
+        return _fetch(digest)
+    except Error:
+        if connection.in_atomic_block or (connection.connection is not None and connection.is_usable()):
+            raise
+        connection.close()
+        return _fetch(digest)
+
+
+def _fetch(digest: bytes) -> tuple | None:
+    with connection.cursor() as cursor:
+        cursor.execute(_LOOKUP, [digest])
+        return cursor.fetchone()
+
+
+class BearerAuthentication(authentication.BaseAuthentication):
+    """API tokens (RFC 6750, header only). The digest is looked up, never compared in Python: a secret has 256 random
+    bits, and how long the look-up of its SHA-256 takes tells nothing about it."""
+
+    def authenticate(self, request):
+        header = request._request.META.get("HTTP_AUTHORIZATION", "")
+        if header[:7].lower() != "bearer ":
+            return None
+        secret = header[7:].strip()
+        row = None
+        if secret.startswith(tokens.PREFIX) and secret.isascii() and len(secret) <= 200:
+            row = _look_up(tokens.digest(secret))
+        if row is None or not row[5]:
+            raise InvalidToken
+        user = get_user_model().from_db("default", _USER_FIELDS, row[1:6])
+        user.role_names = frozenset(row[6])
+        context.current().actor = context.Actor.of_user(user, row[0])
+        return user, row[0]
+
+    def authenticate_header(self, request) -> str:
+        return 'Bearer realm="taskpulse"'
+
+
+class InvalidToken(exceptions.AuthenticationFailed):
+    default_detail = "The token is unknown, expired, or belongs to a person who was deactivated."
+
+
+class SessionAuthentication(authentication.SessionAuthentication):
+    """A person signed in to the console; unsafe methods need the CSRF token."""
+
+    def authenticate(self, request):
+        found = super().authenticate(request)
+        if found is not None:
+            context.current().actor = context.Actor.of_user(found[0], "session")
+        return found

@@ -1,0 +1,73 @@
+"""The body of a request: JSON (RFC 8259), read whole, bounded by DATA_UPLOAD_MAX_MEMORY_SIZE."""
+
+import json
+
+import orjson
+from django.conf import settings
+from rest_framework import parsers
+
+from taskpulse.errors import InvalidBody, Problem
+
+_MEDIA_TYPE = "application/json"
+
+
+class JsonParser(parsers.BaseParser):
+    media_type = _MEDIA_TYPE
+
+    def parse(self, stream, media_type=None, parser_context=None):
+        return read_json(parser_context["request"]._request)
+
+
+def read_object(request) -> dict:
+    """The body of a Django request as a dict. Raises Problem: 400 for no JSON, 413, 415, 422 for another type."""
+    document = read_json(request)
+    if type(document) is not dict:
+        raise InvalidBody([{"pointer": "#", "detail": "expected an object"}])
+    return document
+
+
+def read_json(request):
+    media_type = request.META.get("CONTENT_TYPE", "")
+    raw = _read(request)
+    if raw or media_type:
+        _check_media_type(media_type)
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if b"\\u" in raw:
+            document = _with_lone_surrogates(raw)
+            if document is not None:
+                return document
+        raise Problem(400, f"The body is not JSON: {str(error)[:200]}.") from None
+
+
+def _check_media_type(header: str) -> None:
+    if header == _MEDIA_TYPE:
+        return
+    kind, *parameters = (part.strip().lower() for part in header.split(";"))
+    charset = next((p.partition("=")[2].strip('"') for p in parameters if p.startswith("charset=")), "utf-8")
+    if kind != _MEDIA_TYPE or charset not in {"utf-8", "utf8"}:
+        raise Problem(415, "The body must be application/json in UTF-8.", headers={"Accept": _MEDIA_TYPE})
+
+
+def _read(request) -> bytes:
+    """A body without a length (RFC 9112 §7.1, chunked) is read from the server's stream, which knows its end."""
+    if "chunked" not in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
+        return request.body
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    raw = request.META["wsgi.input"].read(limit + 1)
+    if len(raw) > limit:
+        raise Problem(413, f"The body is larger than {limit} bytes.")
+    return raw
+
+
+def _with_lone_surrogates(raw: bytes):
+    r"""The document if only `"\ud800"` and its like are wrong with it, so that the answer can name the field."""
+    try:
+        return json.loads(raw.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refuse(constant):
+    raise ValueError(constant)

@@ -1,0 +1,41 @@
+"""Conditional requests (RFC 9110 §13): the entity tag of a task is its version in double quotes."""
+
+import re
+
+from taskpulse.errors import Problem
+
+_LIST = re.compile(r'\s*(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,\s*(?:(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"\s*)?)*')
+_TAG = re.compile(r'(W/)?("[^"]*")')
+
+
+def etag(version: int) -> str:
+    return f'"{version}"'
+
+
+def _tags(name: str, header: str) -> list[tuple[bool, str]]:
+    if not _LIST.fullmatch(header):
+        raise Problem(400, f'{name}: expected "<version>" in double quotes as the ETag gives it, several by commas, or *')
+    return [(bool(weak), tag) for weak, tag in _TAG.findall(header)]
+
+
+def not_modified(request, version: int) -> bool:
+    """If-None-Match of a safe request: weak comparison."""
+    header = request.META.get("HTTP_IF_NONE_MATCH")
+    if header is None:
+        return False
+    return header.strip() == "*" or any(tag == etag(version) for _, tag in _tags("If-None-Match", header))
+
+
+def check(request, version: int) -> None:
+    """If-Match and If-None-Match of an unsafe request on a task that is there. Raises Problem 412.
+
+    If-Match compares strongly: a weak tag never matches.
+    """
+    header = request.META.get("HTTP_IF_MATCH")
+    if header is not None and header.strip() != "*":
+        tags = _tags("If-Match", header)
+        if (False, etag(version)) not in tags:
+            detail = f"The task is at version {version} now, not at the one that If-Match names; read it again."
+            raise Problem(412, detail, headers={"ETag": etag(version)})
+    if not_modified(request, version):
+        raise Problem(412, f"If-None-Match excludes the present version {version}.", headers={"ETag": etag(version)})

@@ -1,0 +1,60 @@
+"""The task as the API shows and takes it.
+
+The declared fields are the published shape (OpenAPI); the rules that run are those of `tasks.api.validation`, once over
+the body, since DRF's own field machinery costs more than the rest of a request.
+"""
+
+from rest_framework import serializers
+
+from taskpulse.errors import InvalidBody
+from tasks.api import validation
+from tasks.models import CATEGORY_LENGTH, DESCRIPTION_LENGTH, LABEL_LENGTH, LABELS, SUMMARY_LENGTH, TITLE_LENGTH, Priority, Status
+
+
+class PersonSerializer(serializers.Serializer):
+    id = serializers.CharField(help_text="A body may give it as a number too.")
+    name = serializers.CharField(required=False, help_text="Ignored in a body.")
+
+
+class AssigneeField(serializers.Field):
+    """Published by `tasks.api.schema.AssigneeShape`."""
+
+
+class TaskSerializer(serializers.Serializer):
+    """PUT and PATCH both change the fields given. Output-only fields in a body are ignored, unknown ones refused."""
+
+    assignee = AssigneeField(required=False, help_text="Who is to do it. A body may give the object, the bare id, or null.")
+    category = serializers.CharField(max_length=CATEGORY_LENGTH, required=False, allow_null=True, allow_blank=True)
+    completed_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    created_at = serializers.DateTimeField(read_only=True)
+    created_by = PersonSerializer(read_only=True, allow_null=True)
+    description = serializers.CharField(
+        max_length=DESCRIPTION_LENGTH, required=False, allow_blank=True, trim_whitespace=False, default=""
+    )
+    due_at = serializers.DateTimeField(required=False, allow_null=True, help_text="RFC 3339 with a zone; shown in UTC.")
+    id = serializers.UUIDField(read_only=True)
+    labels = serializers.ListField(
+        child=serializers.CharField(max_length=LABEL_LENGTH),
+        max_length=LABELS,
+        required=False,
+        help_text="Repetitions are dropped, the order is kept.",
+    )
+    parent = serializers.UUIDField(required=False, allow_null=True, help_text="The task that this is a subtask of; one level deep.")
+    priority = serializers.ChoiceField(Priority.choices, required=False, default=Priority.MEDIUM)
+    status = serializers.ChoiceField(Status.choices, required=False, default=Status.PENDING)
+    summary = serializers.CharField(max_length=SUMMARY_LENGTH, required=False, allow_null=True, allow_blank=True)
+    title = serializers.CharField(max_length=TITLE_LENGTH, help_text="Trimmed.")
+    updated_at = serializers.DateTimeField(read_only=True)
+    version = serializers.IntegerField(read_only=True, min_value=1, help_text="1, 2, 3 … without a gap; also the ETag.")
+
+    def to_internal_value(self, data) -> dict:
+        """Raises InvalidBody with every wrong field."""
+        values, errors = validation.validate(data)
+        if not self.partial and "title" not in data:
+            errors.append({"pointer": "#/title", "detail": f"required: 1 to {TITLE_LENGTH} characters"})
+        if errors:
+            raise InvalidBody(errors)
+        return values
+
+    def run_validation(self, data=serializers.empty) -> dict:
+        return self.to_internal_value(data)

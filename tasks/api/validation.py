@@ -1,0 +1,209 @@
+"""The rules of a task's writable fields, each with the sentence that says what was expected.
+
+A rule takes the value as JSON gave it and returns what the model stores; it raises Wrong. The database checks the same
+rules again (CHECK constraints, triggers); `constraint_errors` turns its refusals into the same problem.
+"""
+
+import re
+import uuid
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from tasks.models import (
+    CATEGORY_LENGTH,
+    DESCRIPTION_LENGTH,
+    LABEL_LENGTH,
+    LABELS,
+    SUMMARY_LENGTH,
+    TITLE_LENGTH,
+    Priority,
+    Status,
+)
+
+
+class Wrong(ValueError):
+    """The message is for the caller; `path` leads to the wrong member within the field."""
+
+    def __init__(self, detail: str, path: tuple = ()):
+        super().__init__(detail)
+        self.path = path
+
+
+def pointer(*path) -> str:
+    """A JSON Pointer as a URI fragment (RFC 6901 §6)."""
+    tokens = (str(token).replace("~", "~0").replace("/", "~1") for token in path)
+    return "#" + "".join("/" + quote(token.encode("utf-8", "surrogatepass"), safe="~!$&'()*+,;=:@") for token in tokens)
+
+
+def text(value, least: int, most: int, path: tuple = ()) -> str:
+    """Any Unicode text that PostgreSQL and UTF-8 can hold: neither U+0000 nor a lone surrogate."""
+    if type(value) is not str:
+        raise Wrong("expected text", path)
+    if not least <= len(value) <= most:
+        raise Wrong(f"expected {least} to {most} characters, got {len(value)}", path)
+    if "\x00" in value:
+        raise Wrong("the character U+0000 cannot be stored", path)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Wrong("a lone surrogate is no character", path) from None
+    return value
+
+
+def title(value) -> str:
+    """Trimmed; the length counts after that."""
+    return text(value.strip() if type(value) is str else value, 1, TITLE_LENGTH)
+
+
+def description(value) -> str:
+    return text(value, 0, DESCRIPTION_LENGTH)
+
+
+def _or_none(most: int):
+    def rule(value) -> str | None:
+        """Empty text means none, as in the console."""
+        return None if value is None else text(value, 0, most) or None
+
+    return rule
+
+
+def _one_of(values):
+    allowed = frozenset(values)
+    detail = "expected one of " + ", ".join(values)
+
+    def rule(value) -> str:
+        if type(value) is not str or value not in allowed:
+            raise Wrong(detail)
+        return value
+
+    return rule
+
+
+def labels(value) -> list[str]:
+    """Without repetition, in the order given."""
+    if type(value) is not list:
+        raise Wrong("expected a list of labels")
+    if len(value) > LABELS * 10:
+        raise Wrong(f"expected at most {LABELS} labels")
+    kept = list(dict.fromkeys(text(label, 1, LABEL_LENGTH, (index,)) for index, label in enumerate(value)))
+    if len(kept) > LABELS:
+        raise Wrong(f"expected at most {LABELS} labels, got {len(kept)}")
+    return kept
+
+
+def assignee(value) -> int | None:
+    """The id of a person, as a number, as digits, or as the object that a task shows."""
+    path = ()
+    if type(value) is dict:
+        for name in value:
+            if name not in {"id", "name"}:
+                raise Wrong("no such field; expected id", (name,))
+        if "id" not in value:
+            raise Wrong("expected an id in it")
+        value, path = value["id"], ("id",)
+    if value is None and not path:
+        return None
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) <= 10:
+        value = int(value)
+    if type(value) is not int:
+        raise Wrong("expected the id of a person, or null", path)
+    if not 0 < value < 2**31:
+        raise Wrong(f"there is no person {str(value)[:40]}", path)
+    return value
+
+
+def parent(value) -> uuid.UUID | None:
+    if value is None:
+        return None
+    found = task_id(value) if type(value) is str else None
+    if found is None:
+        raise Wrong("expected the id of a task, or null")
+    return found
+
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+
+
+def task_id(value: str) -> uuid.UUID | None:
+    """None for what is no UUID in its usual form."""
+    return uuid.UUID(value) if _UUID.fullmatch(value) else None
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,12})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def due_at(value) -> datetime | None:
+    """RFC 3339 §5.6 with its zone; digits beyond the microsecond are cut."""
+    if value is None:
+        return None
+    written = value.upper() if type(value) is str and len(value) <= 64 else ""
+    if not _RFC3339.fullmatch(written):
+        raise Wrong('expected a date and time with a zone, as "2026-01-15T10:30:00Z" or "2026-01-15T10:30:00+02:00", or null')
+    try:
+        return datetime.fromisoformat(written).astimezone(UTC)
+    except OverflowError:
+        raise Wrong("expected a time between the years 1 and 9999 in UTC") from None
+    except ValueError as error:
+        raise Wrong(f"there is no such time: {error}") from None
+
+
+RULES = {
+    "title": title,
+    "description": description,
+    "priority": _one_of(Priority.values),
+    "status": _one_of(Status.values),
+    "category": _or_none(CATEGORY_LENGTH),
+    "summary": _or_none(SUMMARY_LENGTH),
+    "labels": labels,
+    "assignee": assignee,
+    "parent": parent,
+    "due_at": due_at,
+}
+# What a task shows and a body may bring back; ignored (AIP-203).
+OUTPUT_ONLY = frozenset({"id", "version", "created_by", "created_at", "updated_at", "completed_at"})
+_MOST_ERRORS = 100
+
+
+def validate(body: dict) -> tuple[dict, list[dict]]:
+    """What the body's fields are to be, and every wrong one as `{"pointer", "detail"}`."""
+    values, errors = {}, []
+    for name, value in body.items():
+        rule = RULES.get(name)
+        if rule is None:
+            if name not in OUTPUT_ONLY:
+                detail = "no such field; a task has " + ", ".join(RULES)
+                errors.append({"pointer": pointer(name[:100]), "detail": detail})
+            continue
+        try:
+            values[name] = rule(value)
+        except Wrong as wrong:
+            errors.append({"pointer": pointer(name, *(str(token)[:100] for token in wrong.path)), "detail": str(wrong)})
+    return values, errors[:_MOST_ERRORS]
+
+
+_CONSTRAINTS = {
+    "task_title_not_empty": ("title", f"expected 1 to {TITLE_LENGTH} characters"),
+    "task_description_length": ("description", f"expected 0 to {DESCRIPTION_LENGTH} characters"),
+    "task_summary_length": ("summary", f"expected 0 to {SUMMARY_LENGTH} characters"),
+    "task_priority": ("priority", "expected one of " + ", ".join(Priority.values)),
+    "task_status": ("status", "expected one of " + ", ".join(Status.values)),
+    "task_labels": ("labels", f"expected at most {LABELS} labels of 1 to {LABEL_LENGTH} characters"),
+    "task_years": ("due_at", "expected a time between the years 1 and 9999 in UTC"),
+    "task_not_its_own_parent": ("parent", "a task cannot be its own parent"),
+    "task_parent_one_level": ("parent", "subtasks are one level deep: the parent is a subtask, or this task has subtasks"),
+    "tasks_task_assignee_id": ("assignee", "there is no such person"),
+    "tasks_task_parent_id": ("parent", "there is no such task"),
+}
+
+
+def constraint_errors(error) -> list[dict] | None:
+    """What PostgreSQL's refusal means for the body, by the constraint's name; None if it is not about the body.
+
+    Foreign keys are named by Django with a hash at the end.
+    """
+    name = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""
+    for known, (field, detail) in _CONSTRAINTS.items():
+        if name == known or (known.startswith("tasks_task_") and name.startswith(known)):
+            return [{"pointer": pointer(field), "detail": detail}]
+    return None

@@ -1,0 +1,131 @@
+"""`/api/tasks`: lists, reads and writes of tasks. Beside authentication a read is one statement, a create two, an update
+three (lock, row, event), each plus one if the body names another person or a parent."""
+
+import orjson
+from django.http import Http404, HttpResponse
+from rest_framework import viewsets
+
+from taskpulse.roles import Right
+from tasks.api import filters, pagination, parsers, preconditions, queries, validation, writing
+from tasks.api.authentication import BearerAuthentication, SessionAuthentication
+from tasks.api.negotiation import JsonNegotiation, JsonRenderer
+from tasks.api.permissions import RolePermission
+from tasks.api.schema import describe_tasks
+from tasks.api.serializers import TaskSerializer
+from tasks.models import Task
+
+_GREATEST_KEY = 2**128 - 1
+
+
+class ApiViewSet(viewsets.ViewSet):
+    """What the resources of this API share. `rights` names the right that each method needs; the rest is denied."""
+
+    authentication_classes = [BearerAuthentication, SessionAuthentication]
+    permission_classes = [RolePermission]
+    throttle_classes = []
+    parser_classes = [parsers.JsonParser]
+    renderer_classes = [JsonRenderer]
+    content_negotiation_class = JsonNegotiation
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
+    rights: dict[str, Right] = {}
+
+
+def json_response(content: bytes, status: int = 200, **headers) -> HttpResponse:
+    return HttpResponse(content, status=status, headers=headers, content_type="application/json")
+
+
+def empty_response(status: int, **headers) -> HttpResponse:
+    response = HttpResponse(status=status, headers=headers)
+    del response["Content-Type"]
+    return response
+
+
+def task_key(written: str):
+    """The id in a path. Raises Http404."""
+    key = validation.task_id(written)
+    if key is None:
+        raise Http404
+    return key
+
+
+def list_response(request, page: pagination.Slice) -> HttpResponse:
+    response = json_response(f"[{','.join(page.texts)}]".encode())
+    link = pagination.link(request, page.newer, page.older)
+    if link:
+        response["Link"] = link
+    return response
+
+
+@describe_tasks
+class TaskViewSet(ApiViewSet):
+    serializer_class = TaskSerializer
+    lookup_field = "id"
+    rights = {
+        "GET": Right.READ_TASKS,
+        "POST": Right.WRITE_TASKS,
+        "PUT": Right.WRITE_TASKS,
+        "PATCH": Right.WRITE_TASKS,
+        "DELETE": Right.WRITE_TASKS,
+    }
+
+    def list(self, request):
+        conditions = filters.of_tasks(request._request.GET, request.user.pk)
+        at = pagination.read(request._request.GET, _GREATEST_KEY)
+        return list_response(request._request, queries.page(conditions, at))
+
+    def retrieve(self, request, id):
+        found = queries.read(task_key(id))
+        if found is None:
+            raise Http404
+        version, text = found
+        headers = {"ETag": preconditions.etag(version)}
+        if preconditions.not_modified(request._request, version):
+            return empty_response(304, **headers)
+        return json_response(text.encode(), **headers)
+
+    def create(self, request):
+        values = self._values(request, partial=False)
+
+        def write():
+            task = Task(created_by=request.user)
+            writing.assign(task, values, request.user)
+            task.save(force_insert=True)
+            return task
+
+        task = writing.in_transaction(write)
+        host = f"{request._request.scheme}://{request._request.get_host()}"
+        return self._written(task, 201, Location=f"{host}/api/tasks/{task.pk}")
+
+    def update(self, request, id):
+        key, values = task_key(id), self._values(request, partial=True)
+
+        def write():
+            task = self._locked(request, key)
+            writing.assign(task, values, request.user)
+            task.save()
+            return task
+
+        return self._written(writing.in_transaction(write), 200)
+
+    def partial_update(self, request, id):
+        return self.update(request, id)
+
+    def destroy(self, request, id):
+        key = task_key(id)
+        writing.in_transaction(lambda: self._locked(request, key).delete())
+        return empty_response(204)
+
+    def _values(self, request, partial: bool) -> dict:
+        return TaskSerializer(partial=partial).run_validation(parsers.read_object(request._request))
+
+    def _locked(self, request, key) -> Task:
+        """The row, locked: a write never fails for being second, unless it says by If-Match that it wants to."""
+        task = queries.lock(key)
+        if task is None:
+            raise Http404
+        preconditions.check(request._request, task.version)
+        return task
+
+    def _written(self, task: Task, status: int, **headers) -> HttpResponse:
+        headers["ETag"] = preconditions.etag(task.version)
+        return json_response(orjson.dumps(writing.document(task)), status, **headers)

@@ -1,0 +1,69 @@
+"""Writes: one transaction each, tried again when PostgreSQL asks for it, its refusals told as problems."""
+
+import random
+import time
+
+from django.db import DataError, IntegrityError, OperationalError, transaction
+
+from taskpulse.errors import InvalidBody
+from tasks.api import queries, validation
+from tasks.models import Task
+
+_TRIES = 4
+# serialization_failure, deadlock_detected (PostgreSQL, appendix A): the transaction may succeed if it runs again.
+_AGAIN = {"40001", "40P01"}
+
+
+def in_transaction(write):
+    """The result of `write()`, run in one transaction. Raises InvalidBody for what a constraint refuses."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            with transaction.atomic():
+                return write()
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlstate", None) not in _AGAIN or attempt == _TRIES:
+                raise
+            time.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 (spreading load, not a secret)
+        except IntegrityError as error:
+            errors = validation.constraint_errors(error)
+            if errors is None:
+                raise
+            raise InvalidBody(errors) from None
+        except DataError as error:
+            # Whatever the rules let through and PostgreSQL cannot store.
+            raise InvalidBody([{"pointer": "#", "detail": "a value cannot be stored"}]) from error
+
+
+def assign(task: Task, values: dict, user) -> None:
+    """Sets the fields given. Raises InvalidBody for references that lead nowhere; at most one statement, and none when
+    neither a new assignee other than the caller nor a new parent is named."""
+    people = {task.assignee_id: task._state.fields_cache.get("assignee"), user.pk: user}
+    person_id, parent_id = values.get("assignee"), values.get("parent")
+    unknown_person = person_id is not None and people.get(person_id) is None
+    unknown_parent = parent_id is not None and parent_id != task.parent_id
+    if unknown_person or unknown_parent:
+        errors = []
+        name, is_there, is_subtask = queries.references(person_id, parent_id)
+        if unknown_person and name is None:
+            errors.append({"pointer": "#/assignee", "detail": f"there is no active person {person_id}"})
+        if unknown_parent and not is_there:
+            errors.append({"pointer": "#/parent", "detail": f"there is no task {parent_id}"})
+        elif unknown_parent and is_subtask:
+            errors.append({"pointer": "#/parent", "detail": "subtasks are one level deep, and the parent is a subtask"})
+        if errors:
+            raise InvalidBody(errors)
+        if unknown_person:
+            people[person_id] = queries.person(person_id, name)
+    for name, value in values.items():
+        if name == "assignee":
+            task.assignee = people[value] if value is not None else None
+        elif name == "parent":
+            task.parent_id = value
+        else:
+            setattr(task, name, value)
+
+
+def document(task: Task) -> dict:
+    """The document of a task whose people are at hand."""
+    (found,) = Task.documents([task])
+    return found

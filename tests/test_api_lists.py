@@ -1,0 +1,211 @@
+"""Lists: filters, keyset pages, and what each costs in statements."""
+
+import re
+from urllib.parse import quote
+
+import pytest
+from django.db import connection
+
+from tasks.models import Task
+from tests.api_client import Api, api, person, problem, statements
+
+pytestmark = pytest.mark.django_db
+
+
+def titles(response) -> list[str]:
+    assert response.status_code == 200, response.content
+    return [task["title"] for task in response.json()]
+
+
+def links(response) -> dict[str, str]:
+    return {relation: url for url, relation in re.findall(r'<([^>]+)>; rel="(\w+)"', response.get("Link", ""))}
+
+
+def walk(caller: Api, path: str, relation: str = "next") -> list[list[str]]:
+    pages = []
+    while path:
+        response = caller.get(path)
+        pages.append([task["title"] for task in response.json()])
+        path = links(response).get(relation)
+    return pages
+
+
+@pytest.fixture
+def caller():
+    caller, other = api(), person()
+    people = {"me": caller.user, "other": other, None: None}
+    wanted = [
+        ("a", "low", "pending", "me", ["x", "y"]),
+        ("b", "medium", "pending", "other", ["y"]),
+        ("c", "high", "in_progress", None, ["é/ &+"]),
+        ("d", "high", "completed", "me", []),
+        ("e", "low", "completed", None, ["x"]),
+    ]
+    Task.objects.bulk_create(
+        Task(title=title, priority=priority, status=status, assignee=people[who], labels=labels, created_by=caller.user)
+        for title, priority, status, who, labels in wanted
+    )
+    caller.other = other
+    return caller
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", "edcba"),
+        ("priority=high", "dc"),
+        ("priority=high,low", "edca"),
+        ("priority=low&priority=high", "edca"),
+        ("status=pending", "ba"),
+        ("status=pending,in_progress,completed", "edcba"),
+        ("status=pending,pending", "ba"),
+        ("assignee=me", "da"),
+        ("assignee=none", "ec"),
+        ("assignee=none,me", "edca"),
+        ("assignee={other}", "b"),
+        ("assignee={other},me", "dba"),
+        ("assignee=999999999999999999", ""),
+        ("label=x", "ea"),
+        ("label=x,y", "eba"),
+        ("label=nobody has it", ""),
+        (f"label={quote('é/ &+')}", "c"),
+        ("label=x&status=completed", "e"),
+        ("assignee=me,none&status=completed,pending&priority=high,low", "eda"),
+        ("assignee=me&status=pending&priority=low&label=y", "a"),
+    ],
+)
+def test_filters(caller, query, expected):
+    query = query.replace("{other}", str(caller.other.pk))
+    assert "".join(titles(caller.get(f"/api/tasks?{query}"))) == expected
+    assert "".join(titles(caller.get(f"/api/tasks/?{query}&limit=500"))) == expected
+    assert "".join("".join(page) for page in walk(caller, f"/api/tasks?{query}&limit=1")) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "named", "valid"),
+    [
+        ("priority=urgent", "priority", "low, medium, high"),
+        ("priority=low,urgent", "priority", "'urgent'"),
+        ("priority=", "priority", "low"),
+        ("status=done", "status", "pending, in_progress, completed"),
+        ("status=Pending", "status", "pending"),
+        ("assignee=ana", "assignee", "me or none"),
+        ("assignee=-1", "assignee", "me or none"),
+        ("assignee=9999999999999999999999", "assignee", "me or none"),
+        ("assignee=%D9%A1", "assignee", "me or none"),
+        ("label=", "label", "1 to 64"),
+        ("label=a%00b", "label", "1 to 64"),
+        (f"label={'x' * 65}", "label", "1 to 64"),
+        ("label=" + ",".join(map(str, range(51))), "label", "at most 50"),
+        ("limit=0", "limit", "1 to 500"),
+        ("limit=501", "limit", "1 to 500"),
+        ("limit=x", "limit", "1 to 500"),
+        ("limit=%D9%A1", "limit", "1 to 500"),
+        ("limit=1&limit=2", "limit", "more than once"),
+        ("cursor=", "cursor", "Link"),
+        ("cursor=AAAA", "cursor", "Link"),
+        ("cursor=" + "A" * 23, "cursor", "Link"),
+        ("cursor=" + "%C3%A9" * 23, "cursor", "Link"),
+        ("page=2", "page", "priority, status, assignee, label, limit, cursor"),
+        ("Status=pending", "Status", "status"),
+        ("format=api", "format", "limit"),
+        ("%FF%00=1", "\ufffd", "limit"),
+    ],
+)
+def test_what_is_not_known_is_named_with_what_is(caller, query, named, valid):
+    document = problem(caller.get(f"/api/tasks?{query}"), 400)
+    assert any(named in error["parameter"] and valid in error["detail"] for error in document["errors"]), document
+    assert valid in document["detail"]
+
+
+def test_every_wrong_value_is_listed(caller):
+    errors = problem(caller.get("/api/tasks?status=x,pending,y&priority=z"), 400)["errors"]
+    assert [error["parameter"] for error in errors] == ["status", "status", "priority"]
+
+
+def test_pages_lead_on_and_back(caller):
+    first = caller.get("/api/tasks?limit=2&status=pending,in_progress,completed")
+    assert titles(first) == ["e", "d"]
+    assert set(links(first)) == {"next"}
+    second = caller.get(links(first)["next"])
+    assert titles(second) == ["c", "b"]
+    third = caller.get(links(second)["next"])
+    assert titles(third) == ["a"]
+    assert set(links(third)) == {"prev"}
+    back = caller.get(links(third)["prev"])
+    assert titles(back) == ["c", "b"]
+    assert set(links(back)) == {"next", "prev"}
+    start = caller.get(links(back)["prev"])
+    assert titles(start) == ["e", "d"]
+    assert set(links(start)) == {"next"}
+    assert "status=pending%2Cin_progress%2Ccompleted" in links(start)["next"]
+
+
+def test_an_exact_page_has_no_next(caller):
+    assert links(caller.get("/api/tasks?limit=5")) == {}
+
+
+def test_rows_that_come_and_go_shift_no_page(caller):
+    first = caller.get("/api/tasks?limit=2")
+    caller.create(title="new")
+    Task.objects.filter(title="d").delete()  # the row that the cursor names
+    assert titles(caller.get(links(first)["next"])) == ["c", "b"]
+
+
+@pytest.mark.parametrize("rows", [5, 500])
+def test_each_request_costs_the_same_for_few_and_many_rows(rows):
+    caller, other = api("member"), person()
+    parent = caller.create()
+    Task.objects.bulk_create(
+        Task(title=str(n), assignee=[other, None][n % 2], created_by=other, parent_id=parent["id"], labels=["a"])
+        for n in range(rows)
+    )
+    one = f"/api/tasks/{parent['id']}"
+    # Authentication is the first statement of each.
+    costs = {}
+    for name, send in {
+        "list": lambda: caller.get("/api/tasks?limit=500"),
+        "filtered": lambda: caller.get("/api/tasks?limit=500&assignee=me,none&status=pending,completed&label=a,b"),
+        "read": lambda: caller.get(one),
+        "not modified": lambda: caller.get(one, If_None_Match='"1"'),
+        "create": lambda: caller.post({"title": "x", "labels": ["a"]}),
+        "create for me": lambda: caller.post({"title": "x", "assignee": caller.user.pk}),
+        "create for another": lambda: caller.post({"title": "x", "assignee": other.pk, "parent": parent["id"]}),
+        "update": lambda: caller.patch(one, {"status": "completed", "title": "y"}),
+        "update of nothing": lambda: caller.patch(one, {"title": "y"}),
+        "assign": lambda: caller.patch(one, {"assignee": other.pk}),
+        "history": lambda: caller.get(f"{one}/history"),
+        "wrong": lambda: caller.post({}),
+    }.items():
+        with statements() as found:
+            assert send().status_code < 500
+        costs[name] = len(found)
+    assert costs == {
+        "list": 2, "filtered": 2, "read": 2, "not modified": 2, "create": 3, "create for me": 3, "create for another": 4,
+        "update": 4, "update of nothing": 2, "assign": 5, "history": 3, "wrong": 1,
+    }  # fmt: skip
+    with statements() as found:
+        assert caller.send("DELETE", one).status_code == 204
+    assert len(found) <= 12, found
+    # The subtasks went along; the two tasks without a parent stay.
+    assert Task.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "status=pending", "status=pending,in_progress", "priority=low,high", "assignee=me", "assignee=none", "assignee=none,me"],
+)
+def test_a_page_is_read_from_an_index_in_its_order(caller, query):
+    """No scan of what does not match, no sort of what does: each branch stops at the limit."""
+    cursor = links(caller.get("/api/tasks?limit=1"))["next"].partition("cursor=")[2]
+    with statements() as found:
+        caller.get(f"/api/tasks?limit=1&cursor={cursor}&{query}")
+    with connection.cursor() as database:
+        database.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        database.execute("EXPLAIN " + found[1])
+        plan = [row[0].strip() for row in database.fetchall()]
+    scans = [number for number, line in enumerate(plan) if "on tasks_task" in line]
+    assert len(scans) == max(1, len(query.partition("=")[2].split(",")))
+    for number in scans:
+        assert "Index Scan" in plan[number], plan
+        assert plan[number - 1].removeprefix("->  ").startswith("Limit"), plan
