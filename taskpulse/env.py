@@ -14,6 +14,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 _REQUIRED = object()
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def home_directory(variables=os.environ) -> Path:
+    """TASKPULSE_HOME, where an installation keeps all of its data; `.taskpulse/` beside the code unless it is set."""
+    return Path(variables.get("TASKPULSE_HOME") or BASE_DIR / ".taskpulse").expanduser().resolve()
 
 
 class Environment:
@@ -24,17 +30,22 @@ class Environment:
 
     def __init__(self, home: Path, variables=os.environ):
         self._variables = variables
-        self._local = {}
         path = home / "environment.json"
         try:
             self._local = json.loads(path.read_text())
+            if not isinstance(self._local, dict):
+                raise ValueError("no object")
         except FileNotFoundError:
-            pass
+            self._local = {}
         except (OSError, ValueError) as error:
             raise ImproperlyConfigured(f"{path}: cannot be read ({type(error).__name__}); expected a JSON object") from None
 
+    def named(self, name: str) -> bool:
+        """Whether the process environment itself names it."""
+        return bool(self._variables.get(name) or self._variables.get(f"{name}_FILE"))
+
     def given(self, name: str) -> bool:
-        return bool(self._variables.get(name) or self._variables.get(f"{name}_FILE") or self._local.get(name))
+        return self.named(name) or bool(self._local.get(name))
 
     def text(self, name: str, default=_REQUIRED) -> str:
         value = self._variables.get(name) or self._local.get(name)
@@ -76,7 +87,7 @@ class Environment:
 
     def database(self) -> dict:
         """Django's connection parameters from DATABASE_URL, else from DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD."""
-        if self.given("DATABASE_URL"):
+        if self.named("DATABASE_URL") or (self.given("DATABASE_URL") and not self.named("DB_HOST")):
             return _database_from_url(self.secret("DATABASE_URL"))
         if self.given("DB_HOST"):
             return {

@@ -6,13 +6,39 @@ a client asks here anew each time.
 
 import json
 import logging
+import time
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from django.conf import settings
+
+
+class Repeats(logging.Filter):
+    """Passes a message again only after `SILENCE` seconds: librdkafka tries a broker that is down some 40 times a second,
+    and says each time that the connection was refused."""
+
+    SILENCE = 30.0
+
+    def __init__(self):
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # "FAIL [client] [thread]: host:port/id: Connect to … failed: … (after 0ms in state CONNECT)"; a client made anew
+        # has another name.
+        message, now = record.getMessage(), time.monotonic()
+        text = (message.partition("]: ")[2] or message).partition(" (after ")[0]
+        if now - self._said.get(text, -self.SILENCE) < self.SILENCE:
+            return False
+        if len(self._said) >= 100:
+            self._said.clear()
+        self._said[text] = now
+        return True
+
 
 # librdkafka's own messages: passed on when the client is polled.
 logger = logging.getLogger("taskpulse.kafka")
+logger.addFilter(Repeats())
 
 BROKER_FILE = "broker.json"
 # Seconds.
@@ -104,7 +130,7 @@ def admin_settings() -> dict:
 
 
 def ensure_topic(name: str, partitions: int | None = None, replication: int | None = None, config: dict | None = None) -> None:
-    """The topic is there when this returns; an existing one is left as it is.
+    """The topic is there and each of its partitions answers when this returns; an existing one is left as it is.
 
     Partitions and replication are KAFKA_PARTITIONS and KAFKA_REPLICATION_FACTOR unless given; the embedded broker has
     its own. Raises KafkaException or NoBroker.
@@ -127,3 +153,28 @@ def ensure_topic(name: str, partitions: int | None = None, replication: int | No
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
+    _await_service(client, name)
+
+
+def _await_service(client: AdminClient, name: str) -> None:
+    """The controller's answer comes before the brokers know of the topic (KRaft: metadata are propagated afterwards), and
+    a leader is named before it serves its partition."""
+    end = time.monotonic() + REQUEST_TIMEOUT
+    while (error := _unserved(client, name)) is not None:
+        if time.monotonic() > end:
+            raise KafkaException(error)
+        time.sleep(0.05)
+
+
+def _unserved(client: AdminClient, name: str) -> KafkaError | None:
+    """Why the topic cannot be used yet; None when each of its partitions answers."""
+    topic = client.list_topics(name, timeout=REQUEST_TIMEOUT).topics[name]
+    if topic.error is not None or not topic.partitions:
+        return topic.error or KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    partitions = {TopicPartition(name, number): OffsetSpec.latest() for number in topic.partitions}
+    for future in client.list_offsets(partitions, request_timeout=REQUEST_TIMEOUT).values():
+        try:
+            future.result(2 * REQUEST_TIMEOUT)
+        except KafkaException as error:
+            return error.args[0]
+    return None

@@ -4,6 +4,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
 
 from taskpulse.event_consumer import EventConsumer, Interrupted
+from taskpulse.kafka import NoBroker
 from taskpulse.worker import CannotContinue, Stop
 
 HANDLERS = {"audit": "audit.recorder.Recorder"}
@@ -22,8 +23,8 @@ class Command(BaseCommand):
     def handle(self, *, handler, once, until_caught_up, wait, **_):
         stop = Stop().listen()
         consumer = EventConsumer(import_string(HANDLERS[handler])(), stop)
-        consumer.open()
         try:
+            consumer.open()
             if once:
                 self.stdout.write(f"handled {consumer.run_once(wait)} messages")
             elif until_caught_up:
@@ -32,7 +33,7 @@ class Command(BaseCommand):
                 consumer.run()
         except Interrupted:
             self.stderr.write("stopped while a batch was being tried again: it is not committed")
-        except CannotContinue as error:
+        except (CannotContinue, NoBroker) as error:
             raise CommandError(str(error)) from None
         finally:
             consumer.close()

@@ -1,0 +1,42 @@
+"""The web role. `manage.py up` hands its own socket over (`--bind fd://…`); elsewhere PORT says where to listen."""
+
+import gc
+import os
+from pathlib import Path
+
+bind = f"0.0.0.0:{os.environ.get('PORT') or '8000'}"
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
+threads = 8
+# Loaded once, shared by the workers; one that dies is back at once.
+preload_app = True
+timeout = 30
+# Seconds that requests in flight have to end.
+graceful_timeout = 10
+keepalive = 5
+backlog = 2048
+control_socket_disable = True
+# Heartbeat files do not belong on a disk that can be slow.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (gunicorn makes a file of its own there)
+proc_name = "taskpulse-web"
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+    "root": {"level": "INFO", "handlers": ["console"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "handlers": ["console"], "propagate": False},
+        "gunicorn.access": {"level": "WARNING", "handlers": ["console"], "propagate": False},
+    },
+}
+
+
+def when_ready(server):
+    """Before the first fork: loads what the first request would, and keeps the garbage collector off the shared pages."""
+    from django.urls import get_resolver
+
+    # Every included module is imported by this.
+    get_resolver()._populate()
+    gc.collect()
+    gc.freeze()

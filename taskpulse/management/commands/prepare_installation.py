@@ -1,0 +1,82 @@
+"""`manage.py prepare_installation`: what `manage.py up` does before it starts the roles."""
+
+import secrets
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connection, transaction
+
+from taskpulse.installation import ADMINISTRATOR, CREDENTIALS, Installation
+from taskpulse.worker import Backoff, Stop
+from tasks import tokens
+from tasks.tokens import ApiToken
+
+# Seconds that a named database may take to answer.
+DATABASE_PATIENCE = 30.0
+# PostgreSQL's advisory lock of this key: two machines that start at once do not migrate one database at once.
+MIGRATION_LOCK = 7_238_105
+
+
+class Command(BaseCommand):
+    help = "Migrate, collect static files, and make the first administrator with an API token, unless there is one."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument("--url", required=True, help="where the web role listens; kept beside the credentials")
+
+    def handle(self, *, url, **_):
+        self._wait_for_database()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+            call_command("migrate", verbosity=0, interactive=False)
+            Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
+            call_command("collectstatic", verbosity=0, interactive=False)
+            self._administrator(Installation(settings.TASKPULSE_HOME), url)
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+
+    def _wait_for_database(self) -> None:
+        stop, backoff, waited = Stop().listen(), Backoff(0.2, 2.0), 0.0
+        while True:
+            try:
+                connection.ensure_connection()
+                return
+            except OperationalError as error:
+                reason = " ".join(str(error).split())
+            if stop.requested or waited > DATABASE_PATIENCE:
+                raise CommandError(f"the database cannot be reached: {reason}")
+            if not backoff.failures:
+                self.stderr.write(f"waiting for the database: {reason}")
+            pause = backoff.next()
+            waited += pause
+            stop.sleep(pause)
+
+    def _administrator(self, installation: Installation, url: str) -> None:
+        try:
+            known = installation.credentials()
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        if known and ApiToken.objects.filter(digest=tokens.digest(str(known.get("token")))).exists():
+            if known.get("url") != url:
+                installation.write(CREDENTIALS, known | {"url": url})
+            return
+        people = get_user_model().objects
+        existing = people.filter(is_superuser=True, is_active=True).order_by("pk").first()
+        taken = existing or people.filter(username=ADMINISTRATOR).first()
+        if taken:
+            self.stdout.write(
+                f"this database has the user {taken.get_username()!r} already, whose credentials {installation.home / CREDENTIALS} "
+                f"does not hold: `manage.py changepassword {taken.get_username()}` sets a new password"
+            )
+            return
+        if known:
+            installation.write(f"{CREDENTIALS}.previous", known)
+            self.stdout.write(f"{CREDENTIALS} belonged to another database: kept as {CREDENTIALS}.previous")
+        password = secrets.token_urlsafe(15)
+        with transaction.atomic():
+            user = people.create_superuser(ADMINISTRATOR, password=password)
+            _, token = ApiToken.issue(user, "first token, made by manage.py up")
+            # Before the commit: a crash in between leaves no administrator, and the next start makes both anew.
+            installation.write(CREDENTIALS, {"url": url, "username": ADMINISTRATOR, "password": password, "token": token})

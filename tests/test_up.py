@@ -1,0 +1,226 @@
+"""`manage.py up`: from nothing to a whole service with one command, whatever is killed, until one Ctrl-C."""
+
+import http.cookiejar
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.running_up import ROOT, RunningUp, free_port, manage, wait_until
+
+on_its_own_broker = pytest.mark.skipif(bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS")), reason="the broker is not ours")
+
+
+@pytest.fixture(scope="module")
+def shared():
+    place = Path(tempfile.mkdtemp(prefix="taskpulse-up-"))
+    running = RunningUp(place / "home")
+    yield running
+    running.kill()
+    wait_until(lambda: not _processes_of(running.home), 20, "every process has ended")
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def up(shared) -> RunningUp:
+    shared.ensure_started()
+    return shared
+
+
+def _processes_of(home: Path) -> list[psutil.Process]:
+    """Whatever runs for that directory, orphans included: it is in every role's environment, and in PostgreSQL's arguments."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            named = str(home) in " ".join(process.cmdline()) or process.environ().get("TASKPULSE_HOME") == str(home)
+            if named and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_it_starts_from_nothing_and_says_what_is_embedded(up):
+    with urllib.request.urlopen(f"http://127.0.0.1:{up.port}/healthz", timeout=5) as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(f"http://127.0.0.1:{up.port}/readyz", timeout=5) as answer:
+        assert answer.status == 200
+    assert re.search(r"PostgreSQL +embedded, data in " + re.escape(str(up.home)), up.log)
+    assert "Kafka       not embedded" in up.log if os.environ.get("KAFKA_BOOTSTRAP_SERVERS") else "Kafka       embedded" in up.log
+    up.change_reaches_the_log()
+
+
+@pytest.mark.skipif(os.getloadavg()[0] > 2 * (os.cpu_count() or 1), reason="the machine is busy with something else")
+def test_the_first_start_is_ready_within_20_seconds(up):
+    assert float(re.search(r"ready in ([\d.]+) s", up.log)[1]) < 20
+
+
+def test_the_credentials_are_shown_once_and_kept_for_their_owner_alone(up):
+    assert set(up.credentials) == {"url", "username", "password", "token"}
+    assert up.credentials["url"] == f"http://127.0.0.1:{up.port}"
+    for name in ("password", "token"):
+        assert up.log.count(up.credentials[name]) == 1
+        assert len(up.credentials[name]) >= 20
+    for name in ("credentials.json", "environment.json"):
+        assert stat.S_IMODE((up.home / name).stat().st_mode) == 0o600
+
+
+def test_the_token_and_the_password_work(up):
+    assert up.call("GET", "/api/tasks")[0] == 200
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+    page = opener.open(f"{up.credentials['url']}/admin/login/", timeout=10).read().decode()
+    form = {"username": up.credentials["username"], "password": up.credentials["password"], "next": "/healthz"}
+    form["csrfmiddlewaretoken"] = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
+    answer = opener.open(f"{up.credentials['url']}/admin/login/", urllib.parse.urlencode(form).encode(), timeout=10)
+    assert answer.url.endswith("/healthz")
+
+
+def test_every_line_of_a_role_is_prefixed_and_without_colour_in_a_file(up):
+    lines = up.log.split("Ctrl-C stops everything")[1].strip().splitlines()
+    assert lines
+    assert all(re.match(r"(up|web|relay|consumer|broker|postgres|setup) +\| ", line) for line in lines)
+    assert "\x1b" not in up.log
+
+
+def test_commands_in_a_second_terminal_reach_the_same_database(up):
+    result = manage(up.home, "seed_demo", "--tasks", "20", **up.names)
+    assert result.returncode == 0, result.stderr
+    wait_until(
+        lambda: "task.deleted" in str(up.call("GET", "/api/audit")[1]) or "ana" in str(up.call("GET", "/api/audit")[1]), 20, "seen"
+    )
+
+
+def test_a_second_up_is_refused_and_harms_nothing(up):
+    before = {process.pid for process in up.descendants()}, (up.home / "environment.json").read_text()
+    result = manage(up.home, "up", PORT=str(free_port()), DATABASE_URL="postgresql://u@other/db")
+    assert result.returncode == 1
+    assert f"process {up.process.pid}, http://127.0.0.1:{up.port}" in result.stderr
+    assert "postgres |" not in result.stdout
+    assert {process.pid for process in up.descendants()} >= {pid for pid in before[0] if psutil.pid_exists(pid)}
+    assert (up.home / "environment.json").read_text() == before[1]
+    assert up.call("GET", "/api/tasks")[0] == 200
+    again = manage(up.home, "up", PORT=str(free_port()))
+    assert f"process {up.process.pid}" in again.stderr  # the refused one has not taken the lock's note for its own
+
+
+def test_a_port_in_use_is_named_before_anything_starts(up, tmp_path):
+    result = manage(tmp_path / "home", "up", PORT=str(up.port))
+    assert result.returncode == 1
+    assert f"port {up.port} of 127.0.0.1 is in use" in result.stderr
+    assert not (tmp_path / "home" / "postgres").exists()
+
+
+@pytest.mark.parametrize(
+    "role", ["web", "relay", "consumer", pytest.param("broker", marks=on_its_own_broker), "postgres"]
+)  # fmt: skip
+def test_a_role_that_is_killed_is_started_again(up, role):
+    old = up.role(role)
+    old.kill()
+
+    def revived():
+        try:
+            return up.role(role).pid != old.pid
+        except StopIteration:
+            return False
+
+    wait_until(revived, 15, f"another {role} runs")
+    assert re.search(rf"up +\| {role} was ended by SIGKILL: started again in", up.log)
+    up.change_reaches_the_log()
+
+
+def test_a_web_worker_that_is_killed_is_replaced(up):
+    wait_until(lambda: len(up.role("web").children()) == 2, 15, "two workers")
+    old = up.role("web").children()[0]
+    old.kill()
+    wait_until(lambda: len(workers := up.role("web").children()) == 2 and old not in workers, 15, "two workers again")
+    up.change_reaches_the_log()
+
+
+def test_no_connection_is_refused_while_the_web_role_starts_again(up):
+    up.role("web").kill()
+    for _ in range(10):
+        assert up.call("GET", "/api/tasks")[0] == 200
+
+
+def test_ctrl_c_ends_everything_in_order_and_the_next_start_keeps_the_credentials(up):
+    before = up.credentials
+    processes = up.descendants()
+    began = time.monotonic()
+    assert up.stop() == 0
+    assert time.monotonic() - began < 25
+    assert not [process for process in processes if process.is_running()]
+    assert not _processes_of(up.home)
+    assert "killed" not in up.log
+    assert up.log.index("Shutting down: Master") < up.log.index("received fast shutdown request")
+    up.start()
+    assert up.credentials == before
+    assert before["token"] not in up.log
+    assert f"password and API token are in {up.home / 'credentials.json'}" in up.log
+    assert up.call("GET", "/api/tasks")[0] == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_killed_supervisor_leaves_no_process_and_the_next_start_is_whole(up):
+    assert len(up.descendants()) > 5
+    up.kill()
+    up.start()  # at once: what was left may still be ending
+    up.change_reaches_the_log()
+    up.kill()
+    wait_until(lambda: not _processes_of(up.home), 15, "every process has ended")
+
+
+def test_a_second_ctrl_c_kills_what_does_not_end(up):
+    up.role("relay").suspend()
+    up.press_ctrl_c()
+    wait_until(lambda: "stopping (once more Ctrl-C kills)" in up.log, 5, "the stop has begun")
+    up.press_ctrl_c()
+    up.process.wait(10)
+    assert "relay does not end in time: killed" in up.log
+    assert not _processes_of(up.home)
+
+
+def test_a_leftover_postgresql_is_ended_first(shared):
+    """As where the system does not tell of the supervisor's death: the server is still there, without a parent."""
+    if not (shared.home / "postgres").exists():
+        shared.start()
+    if shared.process.poll() is None:
+        shared.stop()
+    code = (
+        "import sys, pathlib; from taskpulse.embedded import postgres, unprivileged;"
+        "unprivileged._LINUX = False; p = postgres.EmbeddedPostgres(pathlib.Path(sys.argv[1])); p.prepare(); print(p.start().pid)"
+    )
+    with tempfile.TemporaryFile() as output:
+        subprocess.run([sys.executable, "-c", code, str(shared.home)], cwd=ROOT, stdout=output, stderr=output, check=True)
+    wait_until(lambda: _processes_of(shared.home), 10, "the leftover runs")
+    leftover = _processes_of(shared.home)[0]
+    shared.start()
+    assert not leftover.is_running()
+    shared.change_reaches_the_log()
+
+
+def test_a_wrong_setting_is_named(tmp_path):
+    result = manage(tmp_path, "up", PORT="http")
+    assert result.returncode == 1
+    assert "PORT: expected a whole number from 1 to 65535, got 'http'" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = manage(tmp_path, "up", PORT=str(free_port()), DATABASE_URL="mysql://u:hunter2@h/db")
+    assert "DATABASE_URL: expected postgresql://" in result.stderr
+    assert "hunter2" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_without_a_database_says_what_to_set(tmp_path):
+    result = manage(tmp_path, "check", SECRET_KEY="x")
+    assert result.returncode == 1
+    assert "no database is named: set DATABASE_URL" in result.stderr
+    assert "Traceback" not in result.stderr
