@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from dataclasses import dataclass
+from operator import methodcaller
 
 import orjson
 from confluent_kafka import Message
@@ -57,19 +58,23 @@ def _row(item: Refused) -> tuple:
     )  # fmt: skip
 
 
+# Not `message.headers()`: CPython checks what a specialised call site is given back no more, and the SystemError that is
+# described below would come up at some later line.
+_read_headers = methodcaller("headers")
+
+
 def _headers(message: Message) -> list[tuple[str, bytes | None]]:
     """The message's headers, safe to look at.
 
-    On a name that is not UTF-8, confluent-kafka (2.16) raises SystemError at the first call; from the second call on it
-    returns pairs that hold a null pointer in place of that name, and to touch it ends the process. Such a pair is told
-    by its repr, and the message is given readable headers in their place.
+    On a name that is not UTF-8, confluent-kafka (2.16) returns with an exception set (CPython makes it a SystemError) the
+    first time, and later pairs that hold a null pointer in place of that name: to touch it ends the process. Only the
+    pair's repr tells.
     """
     try:
-        return message.headers() or []
+        pairs = _read_headers(message)
     except (SystemError, UnicodeDecodeError):
-        pairs = [(UNREADABLE_NAME if repr(pair).startswith("(<NULL>") else pair[0], pair[1]) for pair in message.headers() or []]
-        message.set_headers(pairs)
-        return pairs
+        pairs = _read_headers(message)
+    return [(UNREADABLE_NAME if repr(pair).startswith("(<NULL>") else pair[0], pair[1]) for pair in pairs or []]
 
 
 def storable(text: str) -> str:

@@ -46,13 +46,15 @@ SET search_path = public, pg_temp AS $$
 DECLARE
   span constant bigint := 10000000;
   number bigint := (for_seq - 1) / span;
-  partition_name text := 'task_audit_log_' || lpad(number::text, 5, '0');
+  partition_name text := 'task_audit_log_' || lpad(number::text, greatest(5, length(number::text)), '0');
 BEGIN
   IF to_regclass(partition_name) IS NOT NULL THEN
     RETURN;
   END IF;
   PERFORM pg_advisory_xact_lock(hashtext('audit_ensure_partition'));
-  IF to_regclass(partition_name) IS NOT NULL THEN
+  -- Who waited here must look into the catalogue itself: to_regclass answers from a cache that this lock does not refresh.
+  PERFORM FROM pg_class WHERE relname = partition_name AND relnamespace = 'public'::regnamespace;
+  IF FOUND THEN
     RETURN;
   END IF;
   EXECUTE format('CREATE TABLE %I (LIKE task_audit_log INCLUDING DEFAULTS INCLUDING STORAGE)', partition_name);
