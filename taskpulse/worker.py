@@ -37,7 +37,7 @@ class Stop:
 
 
 class Backoff:
-    """Capped exponential waiting in seconds: each wait is random, from half of its ceiling to the whole; `reset()` after a success."""
+    """Capped exponential waiting in seconds; each wait is random, from half of its ceiling to all. `reset()` after a success."""
 
     def __init__(self, first: float = 0.1, most: float = 5.0):
         self._first, self._most = first, most
