@@ -7,6 +7,10 @@ captured by signals (`tasks/capture.py`), the bulk methods here, and whatever pa
 commit without one.
 """
 
+# ruff: noqa: S608 (names of tables and columns are the models' own; values are parameters)
+
+from functools import cache
+
 from django.db import connections, models, transaction
 from django.db.models.sql.subqueries import UpdateQuery
 
@@ -105,6 +109,47 @@ class AuditedQuerySet(models.QuerySet):
             return super()._raw_delete(using)
 
 
+@cache
+def _insert_sql(model, using: str, fields: tuple, returning: tuple) -> str:
+    connection = connections[using]
+    values = ", ".join(_placeholder(field, connection) for field in fields)
+    into = f"{_table(model, connection)} ({_columns(fields, connection)})"
+    return f"INSERT INTO {into} VALUES ({values}) RETURNING {_columns(returning, connection)}"
+
+
+@cache
+def _update_sql(model, using: str, fields: tuple, returning: tuple) -> str:
+    connection = connections[using]
+    name = connection.ops.quote_name
+    values = ", ".join(f"{name(field.column)} = {_placeholder(field, connection)}" for field in fields)
+    where = f"{name(model._meta.pk.column)} = %s AND {name('version')} = %s"
+    return f"UPDATE {_table(model, connection)} SET {values} WHERE {where} RETURNING {_columns(returning, connection)}"
+
+
+def _update_computed(query_set, using: str, changed, read_back) -> tuple | None:
+    """An UPDATE some of whose values PostgreSQL computes."""
+    query = query_set.query.chain(UpdateQuery)
+    query.add_update_fields(changed)
+    sql, parameters = query.get_compiler(using).as_sql()
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{sql} RETURNING {_columns(read_back, connection)}", parameters)
+        return cursor.fetchone()
+
+
+def _table(model, connection) -> str:
+    return connection.ops.quote_name(model._meta.db_table)
+
+
+def _columns(fields, connection) -> str:
+    return ", ".join(connection.ops.quote_name(field.column) for field in fields)
+
+
+def _placeholder(field, connection) -> str:
+    """`%s`, with the cast that some fields ask for (an empty array has no type of its own)."""
+    return field.get_placeholder(None, None, connection) if hasattr(field, "get_placeholder") else "%s"
+
+
 class AuditedManager(models.Manager.from_queryset(AuditedQuerySet)):
     pass
 
@@ -168,8 +213,20 @@ class AuditedModel(models.Model):
             return deletion.delete([self], using, origin=self, keep_parents=keep_parents)
 
     def _do_insert(self, manager, using, fields, returning_fields, raw):
+        """Django's INSERT with its text made once: composing it costs more than running it."""
+        values = [getattr(self, f.attname) if raw else f.pre_save(self, add=True) for f in fields]
         with context.captured():
-            return super()._do_insert(manager, using, fields, returning_fields, raw)
+            if any(hasattr(value, "resolve_expression") for value in values):
+                return super()._do_insert(manager, using, fields, returning_fields, raw)
+            sql = _insert_sql(type(self), using, tuple(fields), tuple(returning_fields))
+            return [self._returned(using, sql, fields, values)]
+
+    def _returned(self, using, sql: str, fields, values, *more) -> tuple | None:
+        connection = connections[using]
+        parameters = [f.get_db_prep_save(value, connection) for f, value in zip(fields, values, strict=True)]
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [*parameters, *more])
+            return cursor.fetchone()
 
     def _do_update(self, base_qs, using, pk_val, values, update_fields, forced_update):
         """Writes the columns that changed, if the row is still at the version that was read, and reads back what
@@ -192,26 +249,26 @@ class AuditedModel(models.Model):
         ]
         self._before = loaded
         if changed:
-            self._update_returning(base_qs.filter(pk=pk_val, version=loaded["version"]), using, changed, decided)
+            self._update_returning(base_qs, using, loaded, changed, decided)
         else:
             for name in decided:
                 setattr(self, name, loaded[name])
         return True
 
-    def _update_returning(self, query_set, using, changed, decided) -> None:
-        computed = {field.attname for field, _, value in changed if hasattr(value, "resolve_expression")}
-        fields = [f for f in self._meta.concrete_fields if f.attname in decided | computed]
-        query = query_set.query.chain(UpdateQuery)
-        query.add_update_fields(changed)
-        sql, parameters = query.get_compiler(using).as_sql()
-        connection = connections[using]
-        names = ", ".join(connection.ops.quote_name(f.column) for f in fields)
-        with connection.cursor() as cursor, context.captured():
-            cursor.execute(f"{sql} RETURNING {names}", parameters)
-            row = cursor.fetchone()
+    def _update_returning(self, query_set, using, loaded, changed, decided) -> None:
+        fields = [field for field, _, _ in changed]
+        values = [value for _, _, value in changed]
+        computed = {f.attname for f, value in zip(fields, values, strict=True) if hasattr(value, "resolve_expression")}
+        read_back = [f for f in self._meta.concrete_fields if f.attname in decided | computed]
+        with context.captured():
+            if computed:
+                row = _update_computed(query_set.filter(pk=self.pk, version=loaded["version"]), using, changed, read_back)
+            else:
+                sql = _update_sql(type(self), using, tuple(fields), tuple(read_back))
+                row = self._returned(using, sql, fields, values, self.pk, loaded["version"])
         if row is None:
             raise StaleObjectError(f"{self.subject_type} {self.pk} has changed since version {self.version} was read")
-        for field, value in zip(fields, row, strict=True):
+        for field, value in zip(read_back, row, strict=True):
             setattr(self, field.attname, value)
 
     @classmethod

@@ -137,12 +137,13 @@ def test_a_search_without_an_index_looks_at_a_window_and_leads_on(writer, monkey
         path, found, pages = f"/api/audit?actor={actor.user.pk}&limit={limit}", [], 0
         while path:
             last, response, pages = path, auditor.get(path), pages + 1
+            assert pages < 100, "the links lead round in a circle"
             found += [entry["seq"] for entry in response.json()]
             path = links(response).get("next")
         assert found == expected
         assert pages <= 6 + len(expected)
         path, back = last, []
-        while path:
+        while path and len(back) <= len(expected):
             response = auditor.get(path)
             back = [entry["seq"] for entry in response.json()] + back
             path = links(response).get("prev")
