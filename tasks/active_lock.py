@@ -8,7 +8,10 @@ from psycopg.pq import ConnStatus
 
 # PostgreSQL ends the session of a host that went away without a word, which frees the lock. These have no effect on a
 # Unix socket. (PostgreSQL documentation 19.3.2, TCP settings; tcp_user_timeout in milliseconds.)
-_SERVER_SIDE = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=5 -c tcp_user_timeout=5000 -c idle_session_timeout=0"
+_SERVER_SIDE = (
+    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=5 "
+    "-c tcp_user_timeout=5000 -c idle_session_timeout=0"
+)
 
 
 class ActiveLock:

@@ -96,3 +96,31 @@ def append(changes: Sequence[Change], using: str = "default") -> None:
                 )  # fmt: skip
                 parameters += [event_id, change.subject_type, change.subject_id, change.version, change.task_id, payload]
             cursor.execute(_INSERT + ", ".join([_ROW] * len(batch)), parameters)
+
+
+def release(ids: Sequence[int], using: str = "default") -> int:
+    """Lets held rows go out again, at once and in their order; idempotent. Returns how many were held."""
+    held = OutboxEvent.objects.using(using).filter(pk__in=ids, held_at__isnull=False)
+    return held.update(held_at=None, held_reason=None, published_at=None)
+
+
+# What the console counts at most: beyond it, "10,000+" says enough.
+COUNTED = 10_000
+
+
+def state() -> dict:
+    """What waits here: `pending` and `held` (counted up to one more than COUNTED), `oldest_at`, and the first held
+    rows' `reasons`. Three look-ups by index, one statement."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT (SELECT count(*) FROM (SELECT FROM tasks_outbox LIMIT %(most)s) pending),
+                   (SELECT count(*) FROM (SELECT FROM tasks_outbox WHERE held_at IS NOT NULL LIMIT %(most)s) held),
+                   (SELECT created_at FROM tasks_outbox ORDER BY id LIMIT 1),
+                   (SELECT array_agg(DISTINCT held_reason)
+                    FROM (SELECT held_reason FROM tasks_outbox WHERE held_at IS NOT NULL ORDER BY held_at LIMIT 20) first)
+            """,
+            {"most": COUNTED + 1},
+        )
+        pending, held, oldest, reasons = cursor.fetchone()
+    return {"pending": pending, "held": held, "oldest_at": oldest, "reasons": reasons or []}

@@ -294,6 +294,7 @@ def test_repeats_back_off_and_never_end(detector, attempts, seconds):
 
 def test_a_row_that_the_recorder_is_removing_is_left_alone(detector, committed_db):
     add_published(age=5)
+    execute("SET lock_timeout = '2s'")  # rather a failure than a test that hangs
     other = connection.copy()
     with other.cursor() as cursor:
         cursor.execute("BEGIN")

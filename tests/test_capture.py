@@ -241,7 +241,8 @@ def test_raw_insert_update_delete_are_captured_with_the_role_as_actor(committed_
     key = "01999999-0000-7000-8000-000000000001"
     with psycopg.connect(committed_db, autocommit=True) as session:
         session.execute(
-            "INSERT INTO tasks_task (id, title, description, priority, status, labels) VALUES (%s, 'Raw', '', 'low', 'pending', '{}')",
+            "INSERT INTO tasks_task (id, title, description, priority, status, labels) "
+            "VALUES (%s, 'Raw', '', 'low', 'pending', '{}')",
             [key],
         )
         session.execute("UPDATE tasks_task SET status = 'completed' WHERE id = %s", [key])
@@ -255,10 +256,13 @@ def test_raw_insert_update_delete_are_captured_with_the_role_as_actor(committed_
 
 
 def test_copy_is_captured(committed_db):
-    with psycopg.connect(committed_db) as session, session.cursor() as cursor:
-        with cursor.copy("COPY tasks_task (id, title, description, priority, status, labels) FROM STDIN") as copy:
-            for n in range(20):
-                copy.write_row((f"01999999-0000-7000-8000-{n:012d}", f"Copied {n}", "", "high", "completed", "{a,b}"))
+    with (
+        psycopg.connect(committed_db) as session,
+        session.cursor() as cursor,
+        cursor.copy("COPY tasks_task (id, title, description, priority, status, labels) FROM STDIN") as copy,
+    ):
+        for n in range(20):
+            copy.write_row((f"01999999-0000-7000-8000-{n:012d}", f"Copied {n}", "", "high", "completed", "{a,b}"))
     rows = list(OutboxEvent.objects.all())
     assert len(rows) == 20
     for row in rows:
@@ -282,7 +286,7 @@ def test_several_changes_of_a_row_in_one_raw_transaction_keep_every_version(comm
 def test_truncate_is_refused_even_for_a_replica_session(committed_db, table):
     with psycopg.connect(committed_db) as session:
         session.execute("SET session_replication_role = replica")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="TRUNCATE of .* is refused"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"TRUNCATE of .* is refused"):
             session.execute(f"TRUNCATE {table} CASCADE")
 
 

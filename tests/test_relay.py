@@ -323,6 +323,18 @@ def test_an_outage_sets_nothing_aside_and_the_relay_resumes(start, wipeable_brok
     ]
 
 
+def test_a_fatal_error_makes_the_producer_anew(start, topic):
+    one = start()
+    add(("a", 1))
+    drain(one)
+    before = one._delivery._producer
+    one._delivery._on_error(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "injected", True))
+    add(("a", 2))
+    until(one.step)
+    assert one._delivery._producer is not before
+    assert versions(topic) == {"a": [1, 2]}
+
+
 def test_a_wiped_broker_gets_everything_again(start, wipeable_broker, settings, monkeypatch):
     monkeypatch.setattr(barrier, "INTERVAL", 0.05)
     one = start()
@@ -384,6 +396,8 @@ def test_a_row_that_the_recorder_is_removing_is_neither_waited_for_nor_sent_agai
     """Its message can be recorded before it is marked. Waiting for the recorder while holding rows could deadlock."""
     one = start()
     add(("a", 1), ("b", 1))
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '2s'")  # rather a failure than a test that hangs
     send = one._delivery.send
     recorder = connection.copy()
 
@@ -425,7 +439,9 @@ def test_no_row_is_locked_while_the_relay_talks(start, committed_db, monkeypatch
 # The window
 
 
-def test_at_most_the_window_is_published_and_not_recorded(start, settings):
+@pytest.mark.parametrize("embedded", [True, False])
+def test_at_most_the_window_is_published_and_not_recorded(start, settings, embedded, monkeypatch):
+    monkeypatch.setattr(relay, "is_embedded", lambda cluster_id: embedded)
     settings.RELAY_WINDOW, settings.RELAY_BATCH = 5, 4
     add(*((f"s{number}", 1) for number in range(12)))
     one = start()
@@ -441,7 +457,7 @@ def test_at_most_the_window_is_published_and_not_recorded(start, settings):
 
 
 def test_the_window_counts_what_an_earlier_relay_published(start, settings):
-    settings.RELAY_WINDOW = 5
+    settings.RELAY_WINDOW, settings.RELAY_BATCH = 5, 2
     add(*((f"s{number}", 1) for number in range(12)))
     first = start()
     drain(first)

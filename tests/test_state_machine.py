@@ -23,8 +23,10 @@ SLOTS = st.integers(0, 3)
 TITLES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8).filter(str.strip)
 OPERATIONS = st.tuples(
     st.sampled_from(
-        "create save stale_save noop update bulk_update bulk_create upsert delete query_delete api_post api_patch api_delete "
-        "raw_insert raw_update raw_delete copy reparent complete".split()
+        [
+            *("create", "save", "stale_save", "noop", "update", "bulk_update", "bulk_create", "upsert", "delete", "query_delete"),
+            *("api_post", "api_patch", "api_delete", "raw_insert", "raw_update", "raw_delete", "copy", "reparent", "complete"),
+        ]
     ),
     SLOTS,
     TITLES,
