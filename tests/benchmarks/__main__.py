@@ -1,0 +1,107 @@
+"""`make bench`: runs all, prints a table, writes bench.json at the root of the repository.
+
+    python -m tests.benchmarks [--quick] [--only ingest api latency]
+
+DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name servers to use instead of the embedded ones; tables and topics are the
+benchmark's own.
+"""
+
+import argparse
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.benchmarks import database, machine
+
+RESULT = Path(__file__).resolve().parent.parent.parent / "bench.json"
+PARTS = ("ingest", "api", "latency")
+# What the figures are held against: ratios at least, milliseconds and megabytes at most.
+WANTED = {
+    "ingest_vs_copy": 0.5, "ingest_vs_naive": 15, "create_vs_fastapi": 1.5, "update_vs_fastapi": 1.5, "list_vs_fastapi": 1.2,
+    "get_vs_fastapi": 1.2,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("--quick", action="store_true", help="a minute or so: tells whether it runs, not how fast")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    options = parser.parse_args()
+    began, busy = time.monotonic(), os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"other work runs on this machine (load {busy:.1f}): trust the ratios less, and the rates not at all")
+    with database.server() as (server_url, kind), database.fresh_database(server_url) as url:
+        found = measure(url, options.only, options.quick)
+        found["machine"] = machine.facts() | {"load_before": round(busy, 2), "postgresql": kind, **machine.server_facts()}
+    found |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.monotonic() - began)}
+    RESULT.write_text(json.dumps(found, indent=2) + "\n")
+    print_table(found)
+    print(f"\n{found['seconds']} s; details in {RESULT.name}")
+
+
+def measure(url: str, parts, quick: bool) -> dict:
+    from tests.benchmarks import api, ingest, latency
+
+    found: dict = {"ratios": {}, "quick": quick}
+    if "ingest" in parts:
+        progress("audit ingest")
+        found["ingest"] = ingest.run(rounds=5 if quick else 30, events_a_round=4_000, naive_a_round=400)
+        found["ratios"] |= {name: found["ingest"][name] for name in ("ingest_vs_copy", "ingest_vs_naive")}
+        ingest.clear()
+    if "api" in parts:
+        progress("API beside FastAPI")
+        found["api"] = api.run(url, rounds=1 if quick else 5, seconds=0.7 if quick else 1.5)
+        found["ratios"] |= {f"{name}_vs_fastapi": ratio for name, ratio in api.ratios(found["api"]).items()}
+        api.clear()
+    if "latency" in parts:
+        progress("commit to audit entry")
+        found["latency"] = latency.run(url, seconds=5 if quick else 30)
+    return found
+
+
+def progress(part: str) -> None:
+    print(f"{part} …", flush=True)
+
+
+def print_table(found: dict) -> None:
+    facts = found["machine"]
+    print(f"\n{facts['cores']} cores {facts['processor']}, PostgreSQL {facts['postgresql_version']} ({facts['postgresql']})")
+    if "ingest" in found:
+        ingest = found["ingest"]
+        rates = ", ".join(f"{name} {rate:,}" for name, rate in ingest["events_a_second"].items())
+        print(f"\naudit ingest, {ingest['event_bytes']}-byte events, events a second: {rates}")
+        print("  recorder's time: " + ", ".join(f"{step} {share} %" for step, share in ingest["percent_of_time"].items()))
+    if "api" in found:
+        heads = (
+            ("connections", 12),
+            ("TaskPulse/s", 13),
+            ("FastAPI/s", 11),
+            ("ratio", 7),
+            ("µs CPU", 8),
+            ("FastAPI", 9),
+            ("ratio", 7),
+        )
+        print("\nAPI     " + "".join(f"{head:>{width}}" for head, width in heads))
+        for operation, by_connections in found["api"]["operations"].items():
+            for connections, figures in by_connections.items():
+                ours, theirs = figures["taskpulse"], figures["fastapi"]
+                print(
+                    f"{operation:<8}{connections:>12}{ours['rate']:>13.0f}{theirs['rate']:>11.0f}{figures['rate_ratio']:>7.2f}"
+                    f"{ours['cpu_us']:>8.0f}{theirs['cpu_us']:>9.0f}{figures['cpu_ratio']:>7.2f}"
+                )
+    if "latency" in found:
+        latency = found["latency"]
+        times = ", ".join(f"{name} {value} ms" for name, value in latency["audit_ms"].items())
+        print(f"\ncommit to audit entry at {latency['writes_a_second']} writes a second ({latency['kafka']} broker): {times}")
+        print(
+            f"  {latency['acknowledged']} writes acknowledged, {latency['recorded']} recorded; memory in MB: {latency['memory_mb']}"
+        )
+    print()
+    for name, ratio in found["ratios"].items():
+        print(f"{name:<20}{ratio:>7}   wanted {WANTED[name]:>4}   {'reached' if ratio >= WANTED[name] else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()

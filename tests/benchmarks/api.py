@@ -1,0 +1,166 @@
+"""The API beside the FastAPI peer: the same requests, the same PostgreSQL, by turns, at 1, 8 and 32 connections.
+
+Neither side's events are carried on meanwhile: relay and consumer do not run.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import random
+from dataclasses import dataclass
+
+import psutil
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.db import connection, transaction
+
+from tasks.models import ApiToken, Priority, Status, Task
+from tasks.outbox import OutboxEvent
+from tests.benchmarks import load, services
+from tests.benchmarks.machine import cpu_seconds, median, percentile, postmaster, resident_mb
+
+CONNECTIONS = (1, 8, 32)
+OPERATIONS = ("create", "update", "list", "get")
+TASKS = 5_000
+DESCRIPTION = "The invoice of March was charged twice after the retry, and the refund went out once."
+
+
+def seed() -> tuple[str, list[str]]:
+    """Tasks in both schemas; a member's token and the tasks' ids."""
+    people = get_user_model().objects
+    ana, ben = people.create_user("ana"), people.create_user("ben")
+    ana.groups.add(Group.objects.get(name="member"))
+    _, secret = ApiToken.issue(ana, "benchmark")
+    with transaction.atomic():
+        tasks = [
+            Task(
+                title=f"Refund order {number}", description=DESCRIPTION, labels=["billing", "refund"], created_by=ana,
+                priority=random.choice(Priority.values), status=random.choice(Status.values),
+                assignee=random.choice([ana, ben, None]), category="invoices",
+            )
+            for number in range(TASKS)
+        ]  # fmt: skip
+        Task.objects.bulk_create(tasks)
+        OutboxEvent.objects.all().delete()
+    return secret, [str(task.pk) for task in tasks]
+
+
+def copy_to_peer(database_url: str) -> None:
+    """The peer's schema, with the same people and tasks."""
+    os.environ["PEER_DATABASE_URL"] = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    from tests.benchmarks import peer_fastapi
+
+    async def create_tables():
+        async with peer_fastapi.engine.begin() as session:
+            await session.run_sync(peer_fastapi.Base.metadata.create_all)
+        await peer_fastapi.engine.dispose()
+
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA peer")
+        asyncio.run(create_tables())
+        cursor.execute('INSERT INTO peer."user" (id, username) SELECT id, username FROM auth_user')
+        names = ", ".join(column.name for column in peer_fastapi.Task.__table__.columns)
+        cursor.execute(f"INSERT INTO peer.task ({names}) SELECT {names} FROM tasks_task")
+        for table in ("tasks_task", "tasks_outbox", "peer.task", "peer.outbox"):
+            cursor.execute(f"VACUUM ANALYZE {table}")
+
+
+def requests_of(operation: str, token: str | None, ids: list[str]):
+    """A function that gives the next request's bytes; no two writes are alike."""
+    numbers = itertools.count(random.randrange(10**7) * 10)
+    chosen = itertools.cycle(random.sample([key.encode() for key in ids], len(ids)))
+    if operation == "create":
+        body = {"title": f"Refund order {load.MARKER}", "description": DESCRIPTION, "priority": "high", "labels": ["billing"]}
+        template = numbered(load.request("POST", "/api/tasks", token, json.dumps(body).encode()))
+        return lambda: template % next(numbers)
+    if operation == "update":
+        body = {"description": f"{DESCRIPTION} Seen {load.MARKER}."}
+        template = numbered(load.request("PATCH", "/api/tasks/%s", token, json.dumps(body).encode()))
+        return lambda: template % (next(chosen), next(numbers))
+    if operation == "list":
+        only = load.request("GET", "/api/tasks", token)
+        return lambda: only
+    template = load.request("GET", "/api/tasks/%s", token)
+    return lambda: template % next(chosen)
+
+
+def numbered(request: bytes) -> bytes:
+    return request.replace(load.MARKER.encode(), b"%08d")
+
+
+def measure(side: "Side", operation: str, connections: int, seconds: float) -> dict:
+    before = side.cpu()
+    run = load.drive(side.port, requests_of(operation, side.token, side.ids), connections, seconds)
+    after = side.cpu()
+    return {
+        "rate": run.rate,
+        "p50_ms": percentile(run.latencies, 0.5),
+        "p99_ms": percentile(run.latencies, 0.99),
+        "cpu_us": (sum(after) - sum(before)) / run.requests * 1e6,
+        "database_cpu_us": (after[1] - before[1]) / run.requests * 1e6,
+        "client_cpu_us": run.client_cpu_us,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    port: int
+    token: str | None
+    ids: list[str]
+    server: psutil.Process
+    database: psutil.Process | None
+
+    def cpu(self) -> tuple[float, float]:
+        """Seconds of processor time so far: server, PostgreSQL."""
+        return cpu_seconds(self.server), cpu_seconds(self.database)
+
+
+def run(database_url: str, rounds: int, seconds: float) -> dict:
+    """Figures by operation and number of connections: medians of the rounds, and of the ratios within each round."""
+    token, ids = seed()
+    copy_to_peer(database_url)
+    database = postmaster(connection)
+    connection.close()
+    ports = services.free_port(), services.free_port()
+    with services.taskpulse(ports[0]) as ours, services.peer(ports[1], database_url) as theirs:
+        sides = [Side(ports[0], token, ids, ours, database), Side(ports[1], None, ids, theirs, database)]
+        for side, operation in itertools.product(sides, OPERATIONS):
+            measure(side, operation, 8, seconds / 2)  # every worker has seen everything
+        found: dict = {}
+        for number in range(rounds):
+            turns = sides if number % 2 == 0 else sides[::-1]
+            for connections, operation in itertools.product(CONNECTIONS, OPERATIONS):
+                pair = {side.token is not None: measure(side, operation, connections, seconds) for side in turns}
+                found.setdefault((operation, connections), []).append((pair[True], pair[False]))
+        web = [resident_mb(worker) for worker in ours.children()]
+    details = {operation: {str(n): _summary(found[operation, n]) for n in CONNECTIONS} for operation in OPERATIONS}
+    return {"rounds": rounds, "seconds_a_turn": seconds, "web_worker_mb": web, "operations": details}
+
+
+def _summary(pairs: list[tuple[dict, dict]]) -> dict:
+    sides = {
+        name: {key: round(median(pair[position][key] for pair in pairs), 2) for key in pairs[0][0]}
+        for position, name in enumerate(("taskpulse", "fastapi"))
+    }
+    return {
+        **sides,
+        "rate_ratio": round(median(ours["rate"] / theirs["rate"] for ours, theirs in pairs), 2),
+        "cpu_ratio": round(median(theirs["cpu_us"] / ours["cpu_us"] for ours, theirs in pairs), 2),
+    }
+
+
+def ratios(found: dict) -> dict[str, float]:
+    """Of the rates, by operation: the lowest over the numbers of connections."""
+    return {
+        operation: min(figures["rate_ratio"] for figures in by_connections.values())
+        for operation, by_connections in found["operations"].items()
+    }
+
+
+def clear() -> None:
+    """No event is left waiting."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM tasks_outbox")
+        cursor.execute("DROP SCHEMA peer CASCADE")
+        cursor.execute("VACUUM ANALYZE tasks_outbox")

@@ -1,0 +1,79 @@
+"""The two services under test as processes: TaskPulse's web role, and the peer."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import psutil
+
+WORKERS = 2
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def running(command: list[str], port: int, environment: dict[str, str]):
+    """Starts a server, waits until it listens, yields its process and ends it with its children. What it said is shown
+    when the block raises."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
+        try:
+            await_port(process, port)
+            time.sleep(1)  # each worker has imported its code
+            yield psutil.Process(process.pid)
+        except BaseException:
+            output.seek(0)
+            sys.stderr.write(output.read().decode(errors="replace"))
+            raise
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def await_port(process: subprocess.Popen, port: int, path: str | None = None) -> None:
+    """Returns when the server listens, with a path when it answers there with success. Raises RuntimeError."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{' '.join(process.args[1:4])} ended with status {process.returncode} at its start")
+        try:
+            if path is None:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            else:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"{' '.join(process.args[1:4])} does not answer on port {port} after 60 s")
+
+
+def taskpulse(port: int):
+    """gunicorn as `manage.py up` runs it."""
+    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", "taskpulse.wsgi"]
+    return running(command, port, {"WEB_CONCURRENCY": str(WORKERS)})
+
+
+def peer(port: int, database_url: str):
+    """uvicorn with uvloop and httptools, as many workers."""
+    command = [
+        sys.executable, "-m", "uvicorn", "tests.benchmarks.peer_fastapi:app", "--host", "127.0.0.1", "--port", str(port),
+        "--workers", str(WORKERS), "--no-access-log", "--log-level", "warning",
+    ]  # fmt: skip
+    url = database_url.replace("postgres://", "postgresql://").replace("postgresql://", "postgresql+asyncpg://", 1)
+    return running(command, port, {"PEER_DATABASE_URL": url})
