@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connection
 
 from taskpulse import kafka
+from taskpulse.stall import StallWatch
 from taskpulse.worker import Backoff, Stop
 
 logger = logging.getLogger("taskpulse.consumer")
@@ -53,6 +54,7 @@ class EventConsumer:
         self._servers = ""
         self._consumer: Consumer | None = None
         self._retry = Backoff(0.1, 5.0)
+        self._stall = StallWatch()
 
     def open(self) -> None:
         self._servers = kafka.bootstrap_servers()
@@ -108,7 +110,11 @@ class EventConsumer:
         if self._brokers_down:
             self._reopen_if_moved()
         messages = self._receive(timeout)
-        if messages:
+        if not messages:
+            if self._stall.is_stalled(self._consumer):
+                self._reopen("the topic has messages that do not come: made anew, perhaps; opening a new client")
+        else:
+            self._stall.received()
             self._handle(messages)
             # What a rebalance took meanwhile belongs to its next owner, who may be further on.
             owned = {(p.topic, p.partition) for p in self._consumer.assignment()}
@@ -221,13 +227,16 @@ class EventConsumer:
             logger.debug("no broker is known: %s", error)
             return
         if moved:
-            # Offsets of the broker that is gone mean nothing to the next one.
-            self._handled.clear()
-            self._uncommitted.clear()
-            self._pending.clear()
-            self._consumer.close()
-            self.open()
-            logger.info("following the broker to its new address")
+            self._reopen("following the broker to its new address")
+
+    def _reopen(self, reason: str) -> None:
+        logger.info("%s", reason)
+        # Offsets of a log that is gone mean nothing to the next one.
+        self._handled.clear()
+        self._uncommitted.clear()
+        self._pending.clear()
+        self._consumer.close()
+        self.open()
 
     def is_caught_up(self, marks: dict[int, int]) -> bool:
         """Whether the group has committed up to `marks` (partition: offset) on every partition."""

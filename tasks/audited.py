@@ -110,6 +110,11 @@ class AuditedQuerySet(models.QuerySet):
 
 
 @cache
+def _decided(model) -> frozenset[str]:
+    return frozenset(f.attname for f in model._meta.concrete_fields if isinstance(f, DatabaseDecided))
+
+
+@cache
 def _insert_sql(model, using: str, fields: tuple, returning: tuple) -> str:
     connection = connections[using]
     values = ", ".join(_placeholder(field, connection) for field in fields)
@@ -158,6 +163,8 @@ class AuditedModel(models.Model):
     """A model each of whose rows is a subject with a gapless version, decided by the database."""
 
     subject_type: str
+    # The document that the last event of this instance carries.
+    recorded: dict | None = None
     # Fields that change with every version, so that `changes` need not name them.
     derived = frozenset({"id", "version", "updated_at"})
 
@@ -240,7 +247,7 @@ class AuditedModel(models.Model):
             loaded = current._loaded
         for name in self.get_deferred_fields():
             self.refresh_from_db(using=using, fields=[name])
-        decided = {f.attname for f in self._meta.concrete_fields if isinstance(f, DatabaseDecided)}
+        decided = _decided(type(self))
         changed = [
             (field, None, value)
             for field, model, value in values
@@ -273,7 +280,8 @@ class AuditedModel(models.Model):
 
     @classmethod
     def record(cls, triples, using: str) -> None:
-        """Appends the events of `(row, row before or None, action)`; a constant number of statements."""
+        """Appends the events of `(row, row before or None, action)`; a constant number of statements. What an event says of
+        a row is then its `recorded`."""
         if not triples:
             return
         before = [old for _, old, _ in triples if old is not None]
@@ -281,6 +289,7 @@ class AuditedModel(models.Model):
         old_documents = iter(documents[len(triples) :])
         changes = []
         for (row, old, action), document in zip(triples, documents, strict=False):
+            row.recorded = document
             moment, version, changed = row.updated_at, row.version, {}
             if action == "deleted":
                 moment, version = row._deleted
