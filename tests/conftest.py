@@ -27,7 +27,9 @@ _HOME.chmod(0o755)
 (_HOME / "static").mkdir()  # whitenoise warns when there is none
 for _name in ("DB_HOST", "PORT"):
     os.environ.pop(_name, None)
-_OWN_POSTGRES = not os.environ.get("DATABASE_URL")
+# The processes of pytest-xdist inherit the environment of the first, which has set DATABASE_URL by then.
+_SERVED_BY = os.environ.setdefault("TASKPULSE_TESTS_SERVER", os.environ.get("DATABASE_URL", ""))
+_OWN_POSTGRES = not _SERVED_BY
 if _OWN_POSTGRES:
     from taskpulse.embedded.postgres import EmbeddedPostgres, stop
 

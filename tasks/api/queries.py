@@ -92,7 +92,11 @@ def lock(task_id: uuid.UUID) -> Task | None:
         return None
     task = Task.from_db("default", _FIELDS, row[:-2])
     for name, username in (("assignee", row[-2]), ("created_by", row[-1])):
-        task._state.fields_cache[name] = username and person(getattr(task, f"{name}_id"), username)
+        key = getattr(task, f"{name}_id")
+        # Where the row was changed while this waited for its lock, PostgreSQL reads the row anew but not what is joined to
+        # it (PostgreSQL documentation 13.2.1): a key without a name is looked up when the name is needed.
+        if key is None or username is not None:
+            task._state.fields_cache[name] = username and person(key, username)
     return task
 
 
