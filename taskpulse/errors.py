@@ -70,7 +70,9 @@ def handle(error, context=None) -> HttpResponse:
     request = (context or {}).get("request")
     request = getattr(request, "_request", request)
     status, detail, errors, headers = _describe(error, request)
-    return response(status, detail, request=request, errors=errors, headers=headers)
+    answer = response(status, detail, request=request, errors=errors, headers=headers)
+    answer._has_been_logged = True  # else Django's handler logs each 5xx a second time
+    return answer
 
 
 def _describe(error, request) -> tuple[int, str, list | None, dict]:

@@ -42,9 +42,12 @@ _SERVER = os.environ["DATABASE_URL"]
 _RUN = f"taskpulse_test_{uuid.uuid4().hex[:12]}"
 
 
-def pytest_configure():
+def pytest_configure(config):
     # The settings need the environment above, so pytest-django, which would read them before this file, cannot do it.
     django.setup()
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        # The processes of pytest-xdist are to come here first, too.
+        del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 def pytest_unconfigure():
