@@ -63,6 +63,7 @@ class EventConsumer:
             kafka.consumer_settings(self._handler.group)
             | {"bootstrap.servers": self._servers, "error_cb": self._on_error, "on_commit": self._on_commit}
         )
+        logger.info("reading the topic %s in the group %s", settings.KAFKA_TOPIC, self._handler.group)
         self._consumer.subscribe([settings.KAFKA_TOPIC], on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def close(self) -> None:
@@ -148,7 +149,9 @@ class EventConsumer:
             return True
         if error.fatal():
             raise KafkaException(error)
-        if error.code() != KafkaError._PARTITION_EOF:
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            logger.info("waiting for the topic %s, which the relay makes", settings.KAFKA_TOPIC)
+        elif error.code() != KafkaError._PARTITION_EOF:
             logger.warning("consumer: %s", error)
         return False
 

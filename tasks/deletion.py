@@ -4,7 +4,7 @@ from collections import Counter
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from django.db import models
+from django.db import connections, models
 from django.db.models import signals
 from django.db.models.deletion import Collector
 
@@ -41,15 +41,24 @@ class OneStatementCollector(Collector):
         for rows in self.fast_deletes:
             deleted[rows.model._meta.label] += rows._raw_delete(self.using)
         for model, instances in self.data.items():
-            keys = [instance.pk for instance in instances]
-            deleted[model._meta.label] += model._base_manager.filter(pk__in=keys)._raw_delete(self.using)
-            for instance in instances:
+            removed = self._delete_rows(model, [instance.pk for instance in instances])
+            deleted[model._meta.label] += len(removed)
+            for instance in (instance for instance in instances if instance.pk in removed):
                 signals.post_delete.send(sender=model, instance=instance, using=self.using, origin=self.origin)
         for model, instances in self.data.items():
             for instance in instances:
                 setattr(instance, model._meta.pk.attname, None)
         deleted = +deleted
         return deleted.total(), dict(deleted)
+
+    def _delete_rows(self, model, keys: list) -> set:
+        """The keys of the rows that this statement removed: another transaction may have been first with some, and has
+        written their events."""
+        connection = connections[self.using]
+        table, key = connection.ops.quote_name(model._meta.db_table), connection.ops.quote_name(model._meta.pk.column)
+        with connection.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {table} WHERE {key} = ANY (%s) RETURNING {key}", [keys])  # noqa: S608 (the model's names)
+            return {found for (found,) in cursor}
 
 
 def delete(rows: list, using: str, origin, keep_parents: bool = False) -> tuple[int, dict[str, int]]:

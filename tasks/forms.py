@@ -12,7 +12,7 @@ from django import forms
 from django.contrib.auth import get_user_model
 from unfold import widgets
 
-from tasks.models import CATEGORY_LENGTH, DESCRIPTION_LENGTH, LABEL_LENGTH, LABELS, SUMMARY_LENGTH, Task
+from tasks.models import CATEGORY_LENGTH, DESCRIPTION_LENGTH, LABEL_LENGTH, LABELS, SUMMARY_LENGTH, TITLE_LENGTH, Task
 
 # The names offered while typing; any active user can be typed in full.
 NAMES_OFFERED = 200
@@ -76,8 +76,22 @@ class PersonField(forms.ModelChoiceField):
         return list(self.queryset.values_list("username", flat=True)[:NAMES_OFFERED])
 
 
+class TitleField(forms.CharField):
+    """One line of text. A title that a program gave several lines is shown without their ends: that alone is no change."""
+
+    def has_changed(self, initial, data) -> bool:
+        return super().has_changed("".join((initial or "").splitlines()), data) and super().has_changed(initial, data)
+
+
+class ProseWidget(widgets.UnfoldAdminTextareaWidget):
+    """With a line end after the tag, since browsers drop the first (HTML, 13.2.6.4.7)."""
+
+    template_name = "tasks/prose.html"
+
+
 class ProseField(forms.CharField):
-    """Text of several lines. Browsers send CR LF (HTML, form submission); a task keeps LF."""
+    """Text of several lines, kept as typed: four spaces before the first line are Markdown. Browsers send CR LF (HTML,
+    form submission); a task keeps LF."""
 
     def to_python(self, value):
         value = super().to_python(value)
@@ -100,11 +114,12 @@ def is_key(text: str) -> bool:
 
 
 def _prose(rows: int, **options) -> ProseField:
-    return ProseField(required=False, widget=widgets.UnfoldAdminTextareaWidget({"rows": rows}), **options)
+    return ProseField(required=False, strip=False, widget=ProseWidget({"rows": rows}), **options)
 
 
 class TaskForm(forms.ModelForm):
     read_version = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    title = TitleField(max_length=TITLE_LENGTH, widget=widgets.UnfoldAdminTextInputWidget)
     description = _prose(8, max_length=DESCRIPTION_LENGTH)
     summary = _prose(2, max_length=SUMMARY_LENGTH, empty_value=None)
     category = forms.CharField(

@@ -218,3 +218,14 @@ def test_a_page_is_read_from_an_index_in_its_order(caller, query):
         assert "Index Scan" in plan[number], plan
         assert not plan[number + 2].startswith("Filter"), plan
         assert plan[number - 1].removeprefix("->  ").startswith("Limit"), plan
+
+
+def test_a_label_that_holds_a_comma_is_found_in_quotes():
+    program = api()
+    found = program.create(labels=["needs info, please"])["id"]
+    other = program.create(labels=["needs info"])["id"]
+    ids = lambda value: [task["id"] for task in program.get(f"/api/tasks?label={quote(value)}").json()]  # noqa: E731
+    assert ids('"needs info, please"') == [found]
+    assert ids('"needs info, please",needs info') == [other, found]
+    assert problem(program.get('/api/tasks?label="needs'), 400)["errors"][0]["parameter"] == "label"
+    assert problem(program.get("/api/tasks?label="), 400)["errors"][0]["parameter"] == "label"

@@ -442,3 +442,29 @@ def test_two_bulk_updates_of_the_same_rows_do_not_deadlock(committed_db):
         thread.join()
     assert failures == []
     assert [version for version, _ in types_of(keys[0])] == list(range(1, 22))
+
+
+def test_a_parent_and_its_subtask_deleted_at_once_make_one_event_each(committed_db):
+    """The cascade has read the subtask when another transaction deletes it: that one's event is the one."""
+    parent = Task.objects.create(title="Parent")
+    key, child = parent.pk, Task.objects.create(title="Child", parent=parent)
+    failures = []
+
+    def delete_parent():
+        try:
+            Task.objects.get(pk=key).delete()
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    with psycopg.connect(committed_db) as session:
+        session.execute("DELETE FROM tasks_task WHERE id = %s", [child.pk])
+        thread = threading.Thread(target=delete_parent)
+        thread.start()
+        wait_for_lock(committed_db)
+        session.commit()
+        thread.join()
+    assert failures == []
+    assert types_of(key) == types_of(child.pk) == [(1, "task.created"), (2, "task.deleted")]
+    assert events_of(child.pk)[1]["actortype"] == "database"

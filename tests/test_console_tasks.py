@@ -289,3 +289,21 @@ def test_the_forms_cost_does_not_grow_with_the_history():
         if number == 20:
             record(messages(waiting()))
     assert len(console.queries(change_page(task))) == len(few) <= 10
+
+
+def test_text_is_kept_as_typed_and_lines_of_a_title_are_nobodys_edit():
+    """Four spaces are Markdown, and a browser shows a title of two lines as one."""
+    code = "\n    indented code\n"
+    task = Task.objects.create(title="first line\nsecond line", description=code)
+    console = Console("admin")
+    form = console.form(f"{TASKS}{task.pk}/change/")
+    assert form["description"] == code.replace("\n", "\r\n")
+    # What a browser makes of the value of a text input (HTML, 4.10.5.1.2).
+    form["title"] = form["title"].replace("\n", "")
+    console.client.post(f"{TASKS}{task.pk}/change/", form | {"priority": "high"})
+    task.refresh_from_db()
+    assert (task.priority, task.title, task.description) == ("high", "first line\nsecond line", code)
+    form = console.form(f"{TASKS}{task.pk}/change/")
+    console.client.post(f"{TASKS}{task.pk}/change/", form | {"title": "one", "description": "    more code\r\n"})
+    task.refresh_from_db()
+    assert (task.title, task.description) == ("one", "    more code\n")

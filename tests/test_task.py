@@ -71,6 +71,13 @@ def test_the_limits_themselves_are_allowed(db, columns):
     assert Task.objects.count() == OutboxEvent.objects.count() == 1
 
 
+def test_a_person_at_psql_needs_to_name_the_title_alone(db):
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO tasks_task (title) VALUES ('Raw')")
+    task = Task.objects.get()
+    assert (task.id.version, task.status, task.priority, task.labels, task.version) == (7, "pending", "medium", [], 1)
+
+
 def test_completed_at_goes_with_the_status(db):
     task = Task.objects.create(title="One")
     Task.objects.update(status="completed")

@@ -204,7 +204,8 @@ def test_a_leftover_postgresql_is_ended_first(shared):
     wait_until(lambda: _processes_of(shared.home), 10, "the leftover runs")
     leftover = _processes_of(shared.home)[0]
     shared.start()
-    assert not leftover.is_running()
+    # Who adopted it may not have looked after it yet.
+    assert not leftover.is_running() or leftover.status() == psutil.STATUS_ZOMBIE
     shared.change_reaches_the_log()
 
 

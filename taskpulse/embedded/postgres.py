@@ -45,6 +45,9 @@ class EmbeddedPostgres:
             "unix_socket_permissions": "0700",
             "log_checkpoints": "off",
             "log_line_prefix": "",
+            # Statements and failing rows hold what people wrote, which belongs in no log.
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
             **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
             **(options or {}),
         }

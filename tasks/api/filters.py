@@ -1,5 +1,6 @@
 """The filters of the task list: what may be asked, and the SQL that answers it from an index."""
 
+import csv
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,8 +28,20 @@ class Condition:
 
 
 def words(query, name: str) -> list[str]:
-    """The values of a parameter: separated by commas, or the parameter repeated; without repetition."""
-    values = [word.strip() for given in query.getlist(name) for word in given.split(",")]
+    """The values of a parameter: separated by commas, one that holds a comma in double quotes (RFC 4180), or the parameter
+    repeated; without repetition. Raises InvalidQuery for quotes that do not match."""
+    try:
+        lines = [next(csv.reader([given], skipinitialspace=True, strict=True), None) or [""] for given in query.getlist(name)]
+    except csv.Error:
+        raise InvalidQuery(
+            [
+                {
+                    "parameter": name,
+                    "detail": f"{name}: expected values separated by commas, one that holds a comma in double quotes.",
+                }
+            ]
+        ) from None
+    values = [word.strip() for line in lines for word in line]
     return list(dict.fromkeys(values))
 
 

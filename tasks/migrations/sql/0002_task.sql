@@ -1,5 +1,9 @@
 -- What is true of tasks alone: labels, completed_at, one level of subtasks, and the document of the backstop's events.
 
+-- What a person at psql may leave out.
+ALTER TABLE tasks_task ALTER id SET DEFAULT uuidv7(), ALTER description SET DEFAULT '', ALTER priority SET DEFAULT 'medium',
+  ALTER status SET DEFAULT 'pending', ALTER labels SET DEFAULT '{}';
+
 CREATE FUNCTION task_labels_valid(labels text[]) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(array_ndims(labels), 1) = 1 AND cardinality(labels) <= 50
