@@ -113,7 +113,7 @@ class EventConsumer:
         messages = self._receive(timeout)
         if not messages:
             if self._stall.is_stalled(self._consumer):
-                self._reopen("the topic has messages that do not come: made anew, perhaps; opening a new client")
+                self._reopen("the topic is not where this client is in it: made anew, perhaps; opening a new client")
         else:
             self._stall.received()
             self._handle(messages)

@@ -1,7 +1,9 @@
 """A consumer that receives nothing although there is something.
 
 When a topic is deleted and made anew, or a broker comes back without its disk, librdkafka may go on fetching from the
-topic that is gone: the group stays as it is, no error is raised, and no message comes until the client is made anew.
+topic that is gone: the group stays as it is, no error is raised, and no message comes until the client is made anew. Or
+it goes on in the new topic from where it was in the old one, and what stands before that place is passed over: then the
+group, which has lost its offsets with the topic, knows of none where the client has read.
 """
 
 import time
@@ -30,7 +32,7 @@ class StallWatch:
         self._next = time.monotonic() + INTERVAL
 
     def is_stalled(self, consumer: Consumer) -> bool:
-        """True when a partition that is ours had more messages at two looks in a row and its position has not moved."""
+        """True when a partition that is ours was behind (`_behind`) at two looks in a row and its position has not moved."""
         if time.monotonic() < self._next:
             return False
         try:
@@ -45,16 +47,16 @@ class StallWatch:
 
 
 def _behind(consumer: Consumer) -> dict[int, int]:
-    """Position by partition, where it is not the end of the log. Raises KafkaException."""
+    """Position by partition, where it is not the end of the log or the group knows of no offset. Raises KafkaException."""
     assignment = consumer.assignment()
+    committed = {p.partition: p.offset for p in consumer.committed(assignment, _ANSWER)}
     positions = {p.partition: p.offset for p in consumer.position(assignment)}
-    if any(offset < 0 for offset in positions.values()):  # nothing was read since the assignment
-        committed = {p.partition: p.offset for p in consumer.committed(assignment, _ANSWER)}
-        positions = {number: offset if offset >= 0 else committed[number] for number, offset in positions.items()}
     behind = {}
     for partition in assignment:
+        number = partition.partition
         low, high = consumer.get_watermark_offsets(partition, _ANSWER)
-        position = positions[partition.partition]
-        if position != high and (position >= 0 or high > low):
-            behind[partition.partition] = position
+        position = positions[number] if positions[number] >= 0 else committed[number]  # nothing read since the assignment
+        unread = position != high and (position >= 0 or high > low)
+        if unread or (position > low and committed[number] < 0):
+            behind[number] = position
     return behind
