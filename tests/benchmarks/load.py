@@ -98,7 +98,7 @@ def drive_paced(port: int, next_request: Callable[[], bytes], connections: int, 
         while len(latencies) < total:
             now = time.perf_counter()
             while free and sent < total and start + sent / per_second <= now:
-                free.pop().send(next_request())
+                free.pop(0).send(next_request())  # the one that rested longest: a server closes what rests too long
                 sent += 1
             due = start + sent / per_second if free and sent < total else now + 1
             for number, _ in poll.poll(max(0.0, due - time.perf_counter())):
