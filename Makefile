@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: run test test-kafka chaos bench lint
+.PHONY: run test test-kafka chaos bench lint requirements sbom audit-packages licences
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -28,19 +28,46 @@ lint: $(VENV)/.dev
 	PYTHONPATH=. $(BIN)/lint-imports
 	SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint $(BIN)/python manage.py makemigrations --check --dry-run
 
+# ---- what is installed: NAME.in holds the direct packages with their reasons, NAME.txt all of them with their hashes
+
+# ARGS="--upgrade-package NAME" takes a newer release of an indirect package, ARGS=--upgrade of all of them.
+COMPILE = $(BIN)/uv pip compile --quiet --no-config --system-certs --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make requirements" $(ARGS)
+
+# It needs no whole .dev, so that it also mends files that cannot be installed (after a merge, say).
+requirements: $(VENV)/.made
+	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -o '^uv==[^ ]*' requirements-dev.in)
+	$(COMPILE) requirements.in -o requirements.txt
+	$(COMPILE) requirements-embedded.in -c requirements.txt -o requirements-embedded.txt
+	$(COMPILE) requirements-dev.in -c requirements.txt -c requirements-embedded.txt -o requirements-dev.txt
+	$(COMPILE) tests/benchmarks/requirements.in -c requirements.txt -c requirements-embedded.txt -c requirements-dev.txt -o tests/benchmarks/requirements.txt
+
+sbom: $(VENV)/.dev $(VENV)/.image
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible -o sbom.cdx.json $(VENV)/image/bin/python
+
+audit-packages: $(VENV)/.dev
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt -r requirements-embedded.txt -r requirements-dev.txt
+
+licences: $(VENV)/.dev $(VENV)/.image
+	$(BIN)/pip-licenses --python $(VENV)/image/bin/python $(ARGS)
+
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "TaskPulse needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 run" >&2; exit 2; }
 	@$(PYTHON) -m venv --clear $(VENV) && touch $@
 
 # Each stamp holds the checksum of what was installed: a changed file is installed again, a touched one is not.
-$(VENV)/.run: REQUIREMENTS := requirements.txt
-$(VENV)/.dev: REQUIREMENTS := requirements.txt requirements-dev.txt
-$(VENV)/.bench: REQUIREMENTS := requirements.txt requirements-dev.txt tests/benchmarks/requirements.txt
-$(VENV)/.run $(VENV)/.dev $(VENV)/.bench: $(VENV)/.made FORCE
+$(VENV)/.run: REQUIREMENTS := requirements.txt requirements-embedded.txt
+$(VENV)/.dev: REQUIREMENTS := requirements.txt requirements-embedded.txt requirements-dev.txt
+$(VENV)/.bench: REQUIREMENTS := requirements.txt requirements-embedded.txt requirements-dev.txt tests/benchmarks/requirements.txt
+# What the image holds and nothing else, for the inventories.
+$(VENV)/.image: REQUIREMENTS := requirements.txt
+$(VENV)/.image: INTO := --python $(VENV)/image
+$(VENV)/.run $(VENV)/.dev $(VENV)/.bench $(VENV)/.image: $(VENV)/.made FORCE
 	@sum=$$(cat $(REQUIREMENTS) | cksum); if [ "$$sum" != "$$(cat $@ 2>/dev/null)" ]; then \
 		echo "installing $(lastword $(REQUIREMENTS)) …"; \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(REQUIREMENTS:%=-r %) && echo "$$sum" > $@; fi
+		if [ -n "$(INTO)" ]; then $(BIN)/python -m venv --clear --without-pip $(VENV)/image; fi && \
+		$(BIN)/python -m pip $(INTO) install --quiet --disable-pip-version-check --require-hashes $(REQUIREMENTS:%=-r %) && echo "$$sum" > $@; fi
 
 .PHONY: FORCE
 FORCE:

