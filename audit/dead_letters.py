@@ -8,10 +8,10 @@ from operator import methodcaller
 import orjson
 from confluent_kafka import Message
 from django.db import connection
-from prometheus_client import Counter
+
+from taskpulse.metrics import DEAD_LETTERS
 
 logger = logging.getLogger("taskpulse.recorder")
-DEAD_LETTERS = Counter("taskpulse_dead_letters", "Messages that are no true event", ["reason"])
 
 # Stands for a header's name that is not UTF-8: confluent-kafka does not give its bytes away.
 UNREADABLE_NAME = "\ufffd"

@@ -14,18 +14,13 @@ from uuid import UUID
 from confluent_kafka import Message
 from django.conf import settings
 from django.db import DataError, IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
-from prometheus_client import Counter
 
 from audit import dead_letters, ledger, reconcile
+from taskpulse.metrics import COMMIT_TO_ENTRY, HELD, RECORDED, REORDERED, REPEATED
 from taskpulse.worker import CannotContinue
 from tasks import context, events
 
 logger = logging.getLogger("taskpulse.recorder")
-
-RECORDED = Counter("taskpulse_recorded", "Events recorded in the audit log")
-REPEATED = Counter("taskpulse_repeated", "Messages of events already recorded")
-REORDERED = Counter("taskpulse_reordered", "Events that came before an earlier version of their subject and were sent back")
-HELD = Counter("taskpulse_held", "True events that the log could not take")
 
 # SQLSTATE classes that speak of the data, never of the connection or the server: data exception, integrity
 # constraint, check option, program limit (PostgreSQL documentation, appendix A).
@@ -95,6 +90,7 @@ class Recorder:
             if refused:
                 dead_letters.store(refused)
         RECORDED.inc(len(recordable))
+        COMMIT_TO_ENTRY.observe_all([item.event.time for item in recordable], now)
         REPEATED.inc(sorted_out.repeated)
         REORDERED.inc(sorted_out.reordered)
         dead_letters.count(refused)

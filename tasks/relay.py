@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 import psycopg
 from django.conf import settings
 from django.db import InterfaceError, InternalError, OperationalError, connection
-from prometheus_client import Counter, Gauge
 
+from taskpulse.metrics import PUBLISHED, REFUSED, RELAY_ACTIVE, REPUBLISHED
 from taskpulse.worker import Stop
 from tasks.active_lock import ActiveLock
 from tasks.barrier import LossDetector, is_embedded
@@ -21,11 +21,6 @@ from tasks.delivery import BrokerUnavailable, Delivery, Report, Row
 from tasks.outage import Outage
 
 logger = logging.getLogger("taskpulse.relay")
-
-PUBLISHED = Counter("taskpulse_relay_published_total", "Outbox events that Kafka acknowledged, repeats included")
-REPUBLISHED = Counter("taskpulse_relay_republished_total", "Published events that were lost on the way and go out again")
-REFUSED = Counter("taskpulse_relay_refused_total", "Outbox events held because the broker refuses them for good")
-ACTIVE = Gauge("taskpulse_relay_active", "1 in the process that publishes, 0 in a standby")
 
 # Seconds between two tries of a standby; a takeover takes one of these and the making of a producer.
 STANDBY_POLL = 0.5
@@ -164,7 +159,7 @@ class Relay:
         ((self._highest,),) = self._execute(_HIGHEST, [])
         self._count_on_the_way()
         self._losses = LossDetector(settings.KAFKA_TOPIC)
-        ACTIVE.set(1)
+        RELAY_ACTIVE.set(1)
         logger.info("this relay is the active one")
         return True
 
@@ -174,7 +169,7 @@ class Relay:
             self._losses.close()
             self._losses = None
         self._unmarked.clear()
-        ACTIVE.set(0)
+        RELAY_ACTIVE.set(0)
 
     def close(self) -> None:
         """Gives up the lock, so that a standby takes over at once."""
