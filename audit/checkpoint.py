@@ -1,0 +1,57 @@
+"""C2SP tlog-checkpoint (c2sp.org/tlog-checkpoint): the text of a signed note that states a tree's size and root."""
+
+import base64
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from audit.merkle import HASH_SIZE
+from audit.signed_note import PLAIN, MalformedNote, Note, Signature, Unverified, VerifierKey, decode_base64
+
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+MOST_LEAVES = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """`origin` is the log's name, `size` its number of leaves, `root` their RFC 6962 tree head. `extensions` are lines
+    that the log adds: opaque to others, and signed."""
+
+    origin: str
+    size: int
+    root: bytes
+    extensions: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        lines = (self.origin, str(self.size), base64.b64encode(self.root).decode(), *self.extensions)
+        return "".join(f"{line}\n" for line in lines)
+
+    @classmethod
+    def parse(cls, text: str) -> "Checkpoint":
+        """Raises MalformedNote."""
+        lines = text.split("\n")
+        if len(lines) < 4 or lines.pop() != "" or not all(lines):
+            raise MalformedNote("a checkpoint is three or more lines, none of them empty")
+        origin, size, root, *extensions = lines
+        if not _SIZE.fullmatch(size) or int(size) > MOST_LEAVES:
+            raise MalformedNote("the second line of a checkpoint is its size: decimal digits without leading zeros")
+        digest = decode_base64(root)
+        if digest is None or len(digest) != HASH_SIZE:
+            raise MalformedNote(f"the third line of a checkpoint is its root: {HASH_SIZE} bytes in base64")
+        return cls(origin, int(size), digest, tuple(extensions))
+
+
+def open_checkpoint(raw: bytes, keys: Iterable[VerifierKey]) -> tuple[Checkpoint, tuple[Signature, ...]]:
+    """The checkpoint of a note that one of `keys` signed as the log, and its signatures by `keys` (witnesses' too).
+
+    Raises MalformedNote, or Unverified: also where only witnesses signed, or a key of another name than the origin.
+    """
+    keys = list(keys)
+    note = Note.parse(raw)
+    signatures = note.verified(keys)
+    checkpoint = Checkpoint.parse(note.text)
+    of_log = {(key.name, key.key_id) for key in keys if key.algorithm == PLAIN and key.name == checkpoint.origin}
+    if not any((signature.name, signature.key_id) in of_log for signature in signatures):
+        raise Unverified("no signature by a known key of the log that the checkpoint names")
+    return checkpoint, signatures
