@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: run test test-kafka chaos bench lint requirements sbom audit-packages licences
+# For commands that read the settings and neither database nor sessions.
+UNUSED_SETTINGS := SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
+
+.PHONY: run test test-kafka chaos bench lint settings-table requirements sbom audit-packages licences
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -26,7 +29,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=. $(BIN)/lint-imports
-	SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint $(BIN)/python manage.py makemigrations --check --dry-run
+	$(UNUSED_SETTINGS) $(BIN)/python manage.py makemigrations --check --dry-run
+
+# README's table, from taskpulse/declarations.py.
+settings-table: $(VENV)/.dev
+	$(UNUSED_SETTINGS) $(BIN)/python manage.py settings_table
 
 # ---- what is installed: NAME.in holds the direct packages with their reasons, NAME.txt all of them with their hashes
 

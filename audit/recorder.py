@@ -107,8 +107,8 @@ class Recorder:
             cursor.execute(_COUNT_HELD, [settings.MAX_HELD_ROWS])
             if cursor.fetchone()[0] >= settings.MAX_HELD_ROWS:
                 raise TooManyHeld(
-                    f"{settings.MAX_HELD_ROWS} events are held (MAX_HELD_ROWS) and the audit log cannot take event {event_id} "
-                    f"either ({reason}): look at the reasons, mend the cause, and release them"
+                    f"{settings.MAX_HELD_ROWS} events are held (TASKPULSE_MAX_HELD_ROWS) and the audit log cannot take event "
+                    f"{event_id} either ({reason}): look at the reasons, mend the cause, and release them"
                 )
             cursor.execute(_HOLD, [dead_letters.storable(reason[:1000]), event_id, digest])
             held = cursor.rowcount == 1

@@ -1,6 +1,9 @@
-"""Strict reading of settings from the environment.
+"""Strict reading of declared settings from the environment.
 
-Each function names the setting in its error and says what was expected; a secret's value is never shown.
+A value that cannot be used is named with what was expected, a secret's value is never shown, and everything that is
+wrong is said at once. A secret may stand in a file that `NAME_FILE` names. A `TASKPULSE_…` variable that no setting has
+is a mistake too: most likely it is misspelt.
+
 Values that `manage.py up` made for this installation stand in `$TASKPULSE_HOME/environment.json` (mode 600) and
 count only where the environment names nothing, so that `manage.py <command>` in a second terminal reaches the
 same database and broker.
@@ -8,37 +11,61 @@ same database and broker.
 
 import json
 import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-_REQUIRED = object()
+from taskpulse.kinds import Kind
+
 BASE_DIR = Path(__file__).resolve().parent.parent
+PREFIX = "TASKPULSE_"
+# What Kubernetes adds to every container for a service whose name begins with "taskpulse" (documentation: Service,
+# environment variables): TASKPULSE_WEB_SERVICE_HOST, TASKPULSE_WEB_PORT_80_TCP_ADDR …
+_SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
-def home_directory(variables=os.environ) -> Path:
+@dataclass(frozen=True)
+class Setting:
+    """`default` is written as a person would write it; `shown` stands for it in the table where it is made at run time."""
+
+    name: str
+    kind: Kind
+    help: str
+    default: str = ""
+    unit: str = ""
+    secret: bool = False
+    required: bool = False
+    shown: str = ""
+
+
+def home_directory(variables: Mapping[str, str] = os.environ) -> Path:
     """TASKPULSE_HOME, where an installation keeps all of its data; `.taskpulse/` beside the code unless it is set."""
     return Path(variables.get("TASKPULSE_HOME") or BASE_DIR / ".taskpulse").expanduser().resolve()
 
 
 class Environment:
-    """The process environment over the installation's own file.
+    """The process environment over the installation's own file, as far as it is declared.
 
-    Raises ImproperlyConfigured for a value that cannot be used.
+    Reading never raises: `problem()` adds to what is wrong, `stop_if_wrong()` raises ImproperlyConfigured with all of it.
+    A setting whose value is wrong has its default meanwhile. An empty variable counts as one that is not set.
     """
 
-    def __init__(self, home: Path, variables=os.environ):
+    def __init__(self, home: Path, declared: Iterable[Setting], variables: Mapping[str, str] = os.environ):
         self._variables = variables
-        path = home / "environment.json"
-        try:
-            self._local = json.loads(path.read_text())
-            if not isinstance(self._local, dict):
-                raise ValueError("no object")
-        except FileNotFoundError:
-            self._local = {}
-        except (OSError, ValueError) as error:
-            raise ImproperlyConfigured(f"{path}: cannot be read ({type(error).__name__}); expected a JSON object") from None
+        self._declared = {setting.name: setting for setting in declared}
+        self._problems: list[str] = []
+        self._missing: list[str] = []
+        self._local = self._installation(home / "environment.json")
+        self._values = {setting.name: self._read(setting) for setting in self._declared.values()}
+        for name in sorted(variables):
+            self._refuse_if_unknown(name)
+
+    def __getitem__(self, name: str):
+        return self._values[name]
 
     def named(self, name: str) -> bool:
         """Whether the process environment itself names it."""
@@ -47,78 +74,85 @@ class Environment:
     def given(self, name: str) -> bool:
         return self.named(name) or bool(self._local.get(name))
 
-    def text(self, name: str, default=_REQUIRED) -> str:
-        value = self._variables.get(name) or self._local.get(name)
-        if value:
-            return value
-        if default is _REQUIRED:
-            raise ImproperlyConfigured(f"{name} is not set")
-        return default
+    def values(self) -> dict[str, object]:
+        return dict(self._values)
 
-    def secret(self, name: str, default=_REQUIRED) -> str:
-        """The value of NAME, else the content of the file that NAME_FILE names (one trailing newline dropped)."""
-        path = self._variables.get(f"{name}_FILE")
-        if path and not self._variables.get(name):
-            try:
-                return Path(path).read_text().removesuffix("\n")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ImproperlyConfigured(f"{name}_FILE: cannot be read ({type(error).__name__})") from None
-        return self.text(name, default)
+    def problem(self, text: str) -> None:
+        self._problems.append(text)
 
-    def integer(self, name: str, default: int, least: int, most: int) -> int:
-        value = self.text(name, str(default))
+    def missing(self, text: str) -> None:
+        self._missing.append(text)
+
+    def stop_if_wrong(self, complete: bool = True) -> None:
+        """Raises ImproperlyConfigured; with `complete` also for what is required and not set."""
+        wrong = self._problems + (self._missing if complete else [])
+        if len(wrong) == 1:
+            raise ImproperlyConfigured(wrong[0])
+        if wrong:
+            raise ImproperlyConfigured("\n  ".join([f"{len(wrong)} settings are wrong:", *wrong]))
+
+    def _installation(self, path: Path) -> dict[str, str]:
         try:
-            number = int(value)
-        except ValueError:
-            number = None
-        if number is None or not least <= number <= most:
-            raise ImproperlyConfigured(f"{name}: expected a whole number from {least} to {most}, got {value!r}")
-        return number
+            document = json.loads(path.read_text())
+            if not isinstance(document, dict) or not all(isinstance(value, str) for value in document.values()):
+                raise ValueError("no object of strings")
+            return document
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            self.problem(f"{path}: cannot be read ({type(error).__name__}); expected a JSON object of strings")
+        return {}
 
-    def boolean(self, name: str, default: bool) -> bool:
-        value = self.text(name, "true" if default else "false").lower()
-        if value not in {"true", "false", "1", "0"}:
-            raise ImproperlyConfigured(f"{name}: expected true or false, got {value!r}")
-        return value in {"true", "1"}
+    def _read(self, setting: Setting):
+        name, value = self._text(setting)
+        if value:
+            try:
+                return setting.kind.parse(value)
+            except ValueError:
+                got = "" if setting.secret else f", got {value!r}"
+                self.problem(f"{name}: expected {setting.kind.expected}{got}")
+        elif setting.required and name == setting.name:
+            ways = f" (or {name}_FILE, a file that holds it)" if setting.secret else ""
+            self.missing(f"{name} is not set: expected {setting.kind.expected}{ways}")
+        return setting.kind.parse(setting.default) if setting.default else setting.kind.empty
 
-    def words(self, name: str, default: str = "") -> list[str]:
-        """A comma-separated list."""
-        return [word.strip() for word in self.text(name, default).split(",") if word.strip()]
+    def _text(self, setting: Setting) -> tuple[str, str]:
+        """The name of the variable that decides, and what it says; "" if nothing does."""
+        value, path = self._variables.get(setting.name), self._variables.get(f"{setting.name}_FILE")
+        if not setting.secret or not path:
+            return setting.name, value or self._local.get(setting.name) or ""
+        name = f"{setting.name}_FILE"
+        if value:
+            self.problem(f"{setting.name} and {name} are both set: expected one of them")
+            return name, ""
+        try:
+            # Most editors end a file with a newline, which is not part of the secret.
+            content = Path(path).read_text().removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            self.problem(f"{name}: {path} cannot be read ({type(error).__name__})")
+            return name, ""
+        if not content:
+            self.problem(f"{name}: {path} is empty; expected the value of {setting.name} in it")
+        return name, content
 
-    def database(self) -> dict:
-        """Django's connection parameters from DATABASE_URL, else from DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD."""
-        if self.named("DATABASE_URL") or (self.given("DATABASE_URL") and not self.named("DB_HOST")):
-            return _database_from_url(self.secret("DATABASE_URL"))
-        if self.given("DB_HOST"):
-            return {
-                "HOST": self.text("DB_HOST"),
-                "PORT": str(self.integer("DB_PORT", 5432, 1, 65535)),
-                "NAME": self.text("DB_NAME"),
-                "USER": self.text("DB_USER"),
-                "PASSWORD": self.secret("DB_PASSWORD", ""),
-            }
-        raise ImproperlyConfigured(
-            "no database is named: set DATABASE_URL (postgresql://USER:PASSWORD@HOST:PORT/NAME) or DB_HOST, DB_PORT, "
-            "DB_NAME, DB_USER and DB_PASSWORD, or run `manage.py up`, which starts one"
-        )
+    def _refuse_if_unknown(self, name: str) -> None:
+        if not name.upper().startswith(PREFIX) or name in self.known_names():
+            return
+        if _SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(self._variables[name])):
+            return
+        near = self.nearest(name)
+        self.problem(f"{name} is not a setting" + (f": did you mean {near}?" if near else "; README.md lists all of them"))
 
+    def known_names(self) -> set[str]:
+        return {*self._declared, *(f"{name}_FILE" for name, setting in self._declared.items() if setting.secret)}
 
-def _database_from_url(url: str) -> dict:
-    expected = "DATABASE_URL: expected postgresql://USER:PASSWORD@HOST:PORT/NAME"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ImproperlyConfigured(f"{expected} ({error})") from None
-    name = unquote(parts.path.removeprefix("/"))
-    if parts.scheme not in {"postgres", "postgresql"} or not name:
-        raise ImproperlyConfigured(expected)
-    options = dict(parse_qsl(parts.query))
-    return {
-        "HOST": options.pop("host", None) or unquote(parts.hostname or ""),
-        "PORT": str(options.pop("port", None) or port or ""),
-        "NAME": name,
-        "USER": unquote(parts.username or "") or options.pop("user", ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "OPTIONS": options,
-    }
+    def nearest(self, name: str) -> str | None:
+        """The setting that somebody may have meant by this name."""
+        from difflib import get_close_matches  # seldom needed
+
+        known = self.known_names()
+        bare = name.upper().removeprefix(PREFIX)
+        for exact in (bare, PREFIX + bare):
+            if exact in known:
+                return exact
+        return next(iter(get_close_matches(name.upper(), sorted(known), 1, 0.75)), None)

@@ -51,14 +51,17 @@ class NoBroker(ConnectionError):
     """It is not known where a broker listens; there may be one in a moment."""
 
 
-def is_embedded() -> bool:
-    """Whether the broker inside librdkafka serves: it makes topics on first use, with 4 partitions, and never by request."""
+def uses_embedded_broker() -> bool:
+    """Whether the settings name no broker, so that the one inside librdkafka serves.
+
+    That one makes topics on first use, with 4 partitions, and never by request.
+    """
     return not settings.KAFKA_BOOTSTRAP_SERVERS
 
 
 def bootstrap_servers() -> str:
     """KAFKA_BOOTSTRAP_SERVERS, else what the embedded broker wrote when it last started. Raises NoBroker."""
-    if not is_embedded():
+    if not uses_embedded_broker():
         return settings.KAFKA_BOOTSTRAP_SERVERS
     path = settings.TASKPULSE_HOME / BROKER_FILE
     try:
@@ -115,12 +118,12 @@ def consumer_settings(group: str) -> dict:
         "queued.max.messages.kbytes": 16 * 1024,
         "fetch.message.max.bytes": MAX_MESSAGE_BYTES,
         # Kafka answers as soon as there is a byte; the embedded broker always takes the whole time.
-        "fetch.wait.max.ms": 10 if is_embedded() else 500,
+        "fetch.wait.max.ms": 10 if uses_embedded_broker() else 500,
         "fetch.error.backoff.ms": 100,
         # How long fetching rests once the queue is full; the default of a second would starve a fast handler.
         "fetch.queue.backoff.ms": 10,
         # On the embedded broker asking for a topic makes it; on Kafka `ensure_topic` does, with our settings.
-        "allow.auto.create.topics": is_embedded(),
+        "allow.auto.create.topics": uses_embedded_broker(),
     }
 
 
@@ -136,7 +139,7 @@ def ensure_topic(name: str, partitions: int | None = None, replication: int | No
     its own. Raises KafkaException or NoBroker.
     """
     client = AdminClient(admin_settings())
-    if is_embedded():
+    if uses_embedded_broker():
         topic = client.list_topics(name, timeout=REQUEST_TIMEOUT).topics[name]
         if topic.error is not None:
             raise KafkaException(topic.error)

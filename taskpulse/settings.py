@@ -1,14 +1,20 @@
-"""Settings: each is read once, strictly, from the environment (`taskpulse/env.py`)."""
+"""Settings: each is declared in `taskpulse/declarations.py` and read once, strictly, by `taskpulse/env.py`."""
 
-from taskpulse.env import Environment, home_directory
+from taskpulse import database
+from taskpulse.declarations import DECLARED
+from taskpulse.env import PREFIX, Environment, home_directory
 
 TASKPULSE_HOME = home_directory()
-env = Environment(TASKPULSE_HOME)
+env = Environment(TASKPULSE_HOME, DECLARED)
+_database = database.address(env)
+env.stop_if_wrong()
 
-SECRET_KEY = env.secret("SECRET_KEY")
+# Each declared setting becomes Django's of the same name, without our prefix: TASKPULSE_RELAY_BATCH is settings.RELAY_BATCH.
+# How the database is reached stands in DATABASES alone.
+_OWN = ("TASKPULSE_HOME", "DATABASE_", "DB_")
+vars().update({name.removeprefix(PREFIX): value for name, value in env.values().items() if not name.startswith(_OWN)})
+
 DEBUG = False
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
-CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 
 INSTALLED_APPS = [
     "taskpulse",
@@ -57,7 +63,6 @@ TEMPLATES = [
     }
 ]
 
-_database = env.database()
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
@@ -73,7 +78,7 @@ DATABASES = {
             "connect_timeout": 5,
             "keepalives_idle": 5,
             "tcp_user_timeout": 5000,
-            **_database.get("OPTIONS", {}),
+            **_database["OPTIONS"],
         },
     }
 }
@@ -156,28 +161,11 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {"PriorityEnum": "tasks.models.Priority", "StatusEnum": "tasks.models.Status"},
 }
 
-# Kafka. Without KAFKA_BOOTSTRAP_SERVERS the embedded broker of `manage.py up` serves (see taskpulse/kafka.py).
-KAFKA_BOOTSTRAP_SERVERS = env.text("KAFKA_BOOTSTRAP_SERVERS", "")
-KAFKA_TOPIC = env.text("KAFKA_TOPIC", "task-events")
-KAFKA_PARTITIONS = env.integer("KAFKA_PARTITIONS", 4, 1, 10_000)
-KAFKA_REPLICATION_FACTOR = env.integer("KAFKA_REPLICATION_FACTOR", 1, 1, 100)
-KAFKA_AUDIT_GROUP = env.text("KAFKA_AUDIT_GROUP", "audit")
-
-RELAY_BATCH = env.integer("RELAY_BATCH", 1_000, 1, 100_000)
-RELAY_POLL_MS = env.integer("RELAY_POLL_MS", 50, 1, 60_000)
-# At most this many events are published but not yet recorded.
-RELAY_WINDOW = env.integer("RELAY_WINDOW", 100_000, 1, 10_000_000)
-CONSUMER_BATCH = env.integer("CONSUMER_BATCH", 2_000, 1, 100_000)
-# Above this many held rows the consumer stops: a bad deploy would hold everything.
-MAX_HELD_ROWS = env.integer("MAX_HELD_ROWS", 100, 1, 1_000_000)
-AUDIT_LOG_ORIGIN = env.text("AUDIT_LOG_ORIGIN", "taskpulse/audit")
-
-LOG_LEVEL = env.text("LOG_LEVEL", "INFO")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "root": {"handlers": ["console"], "level": env["TASKPULSE_LOG_LEVEL"]},
     "loggers": {"django.request": {"level": "ERROR"}, "django.server": {"level": "WARNING"}},
 }

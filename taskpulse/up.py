@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+from taskpulse import database
+from taskpulse.declarations import DECLARED
 from taskpulse.embedded import broker, unprivileged
 from taskpulse.embedded.postgres import EmbeddedPostgres, PostgresError
 from taskpulse.env import BASE_DIR, Environment, home_directory
@@ -35,11 +37,12 @@ class CannotStart(Exception):
 class Up:
     def __init__(self, variables=os.environ):
         self.home = home_directory(variables)
-        env = Environment(self.home, variables)
-        self.port = env.integer("PORT", 8000, 1, 65_535)
-        self.address = env.text("BIND_ADDRESS", "127.0.0.1").strip("[]")
-        self.servers = variables.get("KAFKA_BOOTSTRAP_SERVERS") or None
-        self.database = env.database() if env.named("DATABASE_URL") or env.named("DB_HOST") else None
+        env = Environment(self.home, DECLARED, variables)
+        self.database = database.address(env) if database.is_named(env) else None
+        env.stop_if_wrong(complete=False)  # what is missing is made here
+        self.port = env["PORT"]
+        self.address = env["BIND_ADDRESS"].strip("[]")
+        self.servers = env["KAFKA_BOOTSTRAP_SERVERS"]
         self._secret_key_given = env.named("SECRET_KEY")
         self._variables = {**variables, "TASKPULSE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104 (only compared)
@@ -97,12 +100,12 @@ class Up:
 
     def _announce(self) -> None:
         if self.database is None:
-            database = f"embedded, data in {self.home / 'postgres'}"
+            postgres = f"embedded, data in {self.home / 'postgres'}"
         else:
             place = f"{self.database['HOST'] or 'the local socket'}{':' * bool(self.database['PORT'])}{self.database['PORT']}"
-            database = f"not embedded: {self.database['NAME']} at {place}, as the environment names it"
+            postgres = f"not embedded: {self.database['NAME']} at {place}, as the environment names it"
         kafka = f"not embedded: {self.servers}, as the environment names it" if self.servers else "embedded broker, in memory"
-        for name, text in (("data", self.home), ("PostgreSQL", database), ("Kafka", kafka), ("web", self.url)):
+        for name, text in (("data", self.home), ("PostgreSQL", postgres), ("Kafka", kafka), ("web", self.url)):
             self.log.plain(f"  {name:<12}{text}")
 
     def _start_stores(self) -> bool:

@@ -142,7 +142,7 @@ class Observer:
 
     def _topic_id(self, client: AdminClient, cluster_id: str) -> str | None:
         """KIP-516. None on a broker that cannot tell; a topic made anew is then seen by its lower watermarks."""
-        if is_embedded(cluster_id):
+        if is_mock_cluster(cluster_id):
             return None
         try:
             (future,) = client.describe_topics(TopicCollection([self._topic]), request_timeout=REQUEST_TIMEOUT).values()
@@ -152,7 +152,7 @@ class Observer:
             return None
 
 
-def is_embedded(cluster_id: str) -> bool:
+def is_mock_cluster(cluster_id: str) -> bool:
     """Whether this is librdkafka's own broker, which answers fewer requests and keeps about 5 MB a partition."""
     return cluster_id.startswith("mockCluster")
 

@@ -16,7 +16,7 @@ from django.db import InterfaceError, InternalError, OperationalError, connectio
 from taskpulse.metrics import PUBLISHED, REFUSED, RELAY_ACTIVE, REPUBLISHED
 from taskpulse.worker import Stop
 from tasks.active_lock import ActiveLock
-from tasks.barrier import LossDetector, is_embedded
+from tasks.barrier import LossDetector, is_mock_cluster
 from tasks.delivery import BrokerUnavailable, Delivery, Report, Row
 from tasks.outage import Outage
 
@@ -236,7 +236,7 @@ class Relay:
             reason = report.refused[row.id]
         ((held,),) = self._execute(_COUNT_HELD, [settings.MAX_HELD_ROWS])
         if held >= settings.MAX_HELD_ROWS:
-            raise TooManyHeld(f"the broker refuses event {row.id} ({reason}), and MAX_HELD_ROWS ({held}) rows are held already")
+            raise TooManyHeld(f"the broker refuses event {row.id} ({reason}); {held} are held already (TASKPULSE_MAX_HELD_ROWS)")
         self._execute(_HOLD, [f"refused by the broker: {reason}", row.id])
         REFUSED.inc()
         logger.error("outbox event %d is held: the broker refuses it: %s", row.id, reason)
@@ -267,7 +267,7 @@ class Relay:
 
     def _room(self) -> tuple[int, int]:
         """How many rows and bytes the window takes. Counts only when, by what is known, a batch might not fit."""
-        window, embedded = settings.RELAY_WINDOW, is_embedded(self._delivery.cluster_id)
+        window, embedded = settings.RELAY_WINDOW, is_mock_cluster(self._delivery.cluster_id)
         scarce = window - self._rows < settings.RELAY_BATCH or (embedded and self._rows > 0)
         if scarce and time.monotonic() >= self._next_count:
             self._count_on_the_way()

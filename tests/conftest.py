@@ -28,7 +28,7 @@ _HOME.chmod(0o755)
 for _name in ("DB_HOST", "PORT"):
     os.environ.pop(_name, None)
 # The processes of pytest-xdist inherit the environment of the first, which has set DATABASE_URL by then.
-_SERVED_BY = os.environ.setdefault("TASKPULSE_TESTS_SERVER", os.environ.get("DATABASE_URL", ""))
+_SERVED_BY = os.environ.setdefault("TESTS_POSTGRES_SERVER", os.environ.get("DATABASE_URL", ""))
 _OWN_POSTGRES = not _SERVED_BY
 if _OWN_POSTGRES:
     from taskpulse.embedded.postgres import EmbeddedPostgres, stop

@@ -236,7 +236,7 @@ def test_a_group_gets_its_first_message_within_a_second_or_so(topic):
     waited = time.monotonic() - began
     consumer.close()
     assert message.value() == b"first"
-    if kafka.is_embedded():
+    if kafka.uses_embedded_broker():
         assert waited < 2.5
 
 
@@ -290,7 +290,7 @@ def test_no_broker_says_what_can_be_done(settings, tmp_path):
 
 def test_the_environment_goes_before_the_embedded_broker(settings):
     settings.KAFKA_BOOTSTRAP_SERVERS = "kafka-1:9092,kafka-2:9092"
-    assert not kafka.is_embedded()
+    assert not kafka.uses_embedded_broker()
     assert kafka.consumer_settings("g")["bootstrap.servers"] == "kafka-1:9092,kafka-2:9092"
     assert kafka.consumer_settings("g")["allow.auto.create.topics"] is False
 

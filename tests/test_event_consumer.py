@@ -461,7 +461,7 @@ def test_too_many_held_rows_stop_the_consumer_and_it_says_why(committed_db, topi
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE task_audit_log_00000 ADD CONSTRAINT bad_deploy CHECK (version > 1)")
     publish(waiting())
-    consumer = process(MAX_HELD_ROWS="2")
+    consumer = process(TASKPULSE_MAX_HELD_ROWS="2")
     _, err = consumer.communicate(timeout=WAIT)
     assert consumer.returncode != 0
     assert "MAX_HELD_ROWS" in err.splitlines()[-1]

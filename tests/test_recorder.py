@@ -462,7 +462,7 @@ def test_above_the_limit_of_held_rows_nothing_more_is_held(db, settings):
     settings.MAX_HELD_ROWS = 2
     tasks = [task_with_versions(1) for _ in range(3)]
     refuse_in_log("version <> 1")
-    with pytest.raises(TooManyHeld, match=r"2 events are held \(MAX_HELD_ROWS\).*test_refuses"):
+    with pytest.raises(TooManyHeld, match=r"2 events are held \(TASKPULSE_MAX_HELD_ROWS\).*test_refuses"):
         record(messages(waiting()))
     assert [row.held_at is not None for row in waiting()] == [True, True, False]
     assert not Recorder().is_transient(TooManyHeld("x"))

@@ -441,7 +441,7 @@ def test_no_row_is_locked_while_the_relay_talks(start, committed_db, monkeypatch
 
 @pytest.mark.parametrize("embedded", [True, False])
 def test_at_most_the_window_is_published_and_not_recorded(start, settings, embedded, monkeypatch):
-    monkeypatch.setattr(relay, "is_embedded", lambda cluster_id: embedded)
+    monkeypatch.setattr(relay, "is_mock_cluster", lambda cluster_id: embedded)
     settings.RELAY_WINDOW, settings.RELAY_BATCH = 5, 4
     add(*((f"s{number}", 1) for number in range(12)))
     one = start()

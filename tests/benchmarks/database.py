@@ -46,7 +46,7 @@ def fresh_database(server_url: str):
                 "SECRET_KEY": secrets.token_hex(32),
                 "TASKPULSE_HOME": home,
                 "DJANGO_SETTINGS_MODULE": "taskpulse.settings",
-                "LOG_LEVEL": "WARNING",
+                "TASKPULSE_LOG_LEVEL": "WARNING",
             }
             import django
             from django.core.management import call_command

@@ -32,7 +32,7 @@ _COMMANDS = {
 
 
 class Kafka:
-    """Apache Kafka. With `command` ("SCRIPT DIR PORT", the variable TASKPULSE_CHAOS_KAFKA) the driver may stop it:
+    """Apache Kafka. With `command` ("SCRIPT DIR PORT", the variable CHAOS_KAFKA) the driver may stop it:
     `SCRIPT start DIR PORT`, `SCRIPT stop DIR`, `SCRIPT kill DIR` and `SCRIPT wipe DIR` must do what they say. Without,
     it only deletes the topic and adds partitions to it."""
 
@@ -46,7 +46,7 @@ class Kafka:
     @classmethod
     def from_environment(cls) -> "Kafka | None":
         """None: the embedded broker."""
-        command, servers = os.environ.get("TASKPULSE_CHAOS_KAFKA", ""), os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
+        command, servers = os.environ.get("CHAOS_KAFKA", ""), os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
         return cls(servers, command) if command or servers else None
 
     @functools.cached_property

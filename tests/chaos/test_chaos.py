@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_every_acknowledged_change_is_recorded_once_whatever_is_killed():
-    """On the broker that KAFKA_BOOTSTRAP_SERVERS or TASKPULSE_CHAOS_KAFKA names, else on the embedded one."""
+    """On the broker that KAFKA_BOOTSTRAP_SERVERS or CHAOS_KAFKA names, else on the embedded one."""
     environment = {
         name: value for name, value in os.environ.items() if name not in {"SECRET_KEY", "DATABASE_URL", "TASKPULSE_HOME"}
     }

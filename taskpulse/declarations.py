@@ -1,0 +1,56 @@
+"""Every setting, declared once: `taskpulse/settings.py` reads them, README's table is made of them (`make settings-table`).
+
+Names that other software gives the same meaning (DATABASE_URL, KAFKA_…, SECRET_KEY, PORT) stand as they are; our own
+begin with TASKPULSE_, so that a misspelt one is noticed.
+"""
+
+from taskpulse.env import Setting
+from taskpulse.kinds import choice, directory, integer, secret, text, words
+
+_TOPIC = text("a topic's name: letters, digits, '.', '_' and '-', at most 249", r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "topic")
+
+GROUPS: dict[str, tuple[Setting, ...]] = {
+    "Service": (
+        Setting("SECRET_KEY", secret(), "signs sessions", secret=True, required=True, shown="made by `up`"),
+        Setting("ALLOWED_HOSTS", words(), "the names under which it is reached", "localhost,127.0.0.1,[::1]"),
+        Setting("CSRF_TRUSTED_ORIGINS", words(), "origins, scheme included, whose forms are accepted"),
+        Setting("TASKPULSE_HOME", directory(), "all data of an installation", shown="`.taskpulse/`"),
+        Setting("PORT", integer(1, 65_535), "where the web role listens", "8000"),
+        Setting("BIND_ADDRESS", text("an address of this machine"), "where `up` listens", "127.0.0.1"),
+        Setting("WEB_CONCURRENCY", integer(1, 256), "processes of the web role", "2"),
+        Setting(
+            "TASKPULSE_LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "what is logged, and graver", "INFO"
+        ),
+        Setting("TASKPULSE_LOG_FORMAT", choice("json", "text"), "one JSON object a line, or lines for a terminal", "text"),
+    ),
+    "PostgreSQL": (
+        Setting(
+            "DATABASE_URL", text("postgresql://USER:PASSWORD@HOST:PORT/NAME", r"postgres(ql)?://\S+", "URL"),
+            "PostgreSQL 18 or newer", secret=True, shown="embedded by `up`",
+        ),
+        Setting("DB_HOST", text("a host's name or address"), "instead of DATABASE_URL, with the four below"),
+        Setting("DB_PORT", integer(1, 65_535), "", "5432"),
+        Setting("DB_NAME", text("a database's name"), ""),
+        Setting("DB_USER", text("a role's name"), ""),
+        Setting("DB_PASSWORD", secret(), "", secret=True),
+    ),
+    "Kafka": (
+        Setting(
+            "KAFKA_BOOTSTRAP_SERVERS", text("HOST:PORT, several separated by commas"), "any Apache Kafka", shown="embedded by `up`"
+        ),
+        Setting("KAFKA_TOPIC", _TOPIC, "where events are published; the relay makes it if it is not there", "task-events"),
+        Setting("KAFKA_PARTITIONS", integer(1, 10_000), "of a topic that the relay makes", "4"),
+        Setting("KAFKA_REPLICATION_FACTOR", integer(1, 100), "of a topic that the relay makes", "1"),
+        Setting("KAFKA_AUDIT_GROUP", text("a consumer group's name"), "the consumer group of the recorder", "audit"),
+    ),
+    "Relay and consumer": (
+        Setting("TASKPULSE_RELAY_BATCH", integer(1, 100_000), "published at once", "1000", "events"),
+        Setting("TASKPULSE_RELAY_POLL_MS", integer(1, 60_000), "between two looks at an empty outbox", "50", "ms"),
+        Setting("TASKPULSE_RELAY_WINDOW", integer(1, 10_000_000), "published and not yet recorded, at most", "100000", "events"),
+        Setting("TASKPULSE_CONSUMER_BATCH", integer(1, 100_000), "recorded in one transaction", "2000", "events"),
+        Setting("TASKPULSE_MAX_HELD_ROWS", integer(1, 1_000_000), "above which the consumer stops", "100", "held events"),
+        Setting("AUDIT_LOG_ORIGIN", text("a name without spaces or '+'", r"[^\s+]{1,255}"), "the log's name", "taskpulse/audit"),
+    ),
+}  # fmt: skip
+
+DECLARED = tuple(setting for group in GROUPS.values() for setting in group)

@@ -1,0 +1,105 @@
+"""Kinds of settings: how a value is written, what is expected of it, and what becomes of it.
+
+`parse` raises ValueError for a value that cannot be used. What is shown of that is `expected`, never the exception: it
+may quote a secret.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`name` is for the table of settings, `empty` what a setting without value and default becomes."""
+
+    name: str
+    expected: str
+    parse: Callable[[str], object]
+    empty: object = ""
+
+
+def text(expected: str = "text", pattern: str = r"[^\x00-\x1f\x7f]+", name: str = "text") -> Kind:
+    """One line that matches the whole pattern."""
+    matches = re.compile(pattern).fullmatch
+
+    def parse(value: str) -> str:
+        if not matches(value):
+            raise ValueError
+        return value
+
+    return Kind(name, expected, parse)
+
+
+def secret(least: int = 1) -> Kind:
+    """Any text, several lines too; at least so many characters."""
+
+    def parse(value: str) -> str:
+        if len(value) < least or "\0" in value:
+            raise ValueError
+        return value
+
+    return Kind("secret", f"at least {least} characters" if least > 1 else "text", parse)
+
+
+def integer(least: int, most: int) -> Kind:
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", value) or not least <= int(value) <= most:
+            raise ValueError
+        return int(value)
+
+    return Kind(f"{least:,}–{most:,}", f"a whole number from {least} to {most}", parse, empty=None)
+
+
+def boolean() -> Kind:
+    def parse(value: str) -> bool:
+        return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+
+    return Kind("`true`, `false`", "true or false", _value_error(parse), empty=None)
+
+
+def choice(*values: str) -> Kind:
+    """One of these words, in upper or lower case; the result is written as it is here."""
+    known = {value.lower(): value for value in values}
+
+    def parse(value: str) -> str:
+        return known[value.lower()]
+
+    return Kind(", ".join(f"`{value}`" for value in values), f"one of {', '.join(values)}", _value_error(parse))
+
+
+def words(item: Kind | None = None) -> Kind:
+    """A comma-separated list, each word of the kind `item`."""
+    item = item or text()
+    expected = "a comma-separated list" + ("" if item.name == "text" else f", each {item.expected}")
+
+    def parse(value: str) -> list:
+        return [item.parse(word.strip()) for word in value.split(",") if word.strip()]
+
+    return Kind(f"list of {item.name}" if item.name != "text" else "list", expected, parse, empty=())
+
+
+def file() -> Kind:
+    """A file that can be read now; the result is its path."""
+
+    def parse(value: str) -> str:
+        with Path(value).open("rb") as opened:
+            opened.read(1)
+        return value
+
+    return Kind("file", "the path of a file that this process can read", _value_error(parse))
+
+
+def directory() -> Kind:
+    return Kind("directory", "the path of a directory", str)
+
+
+def _value_error(parse: Callable[[str], object]) -> Callable[[str], object]:
+    def strict(value: str) -> object:
+        try:
+            return parse(value)
+        except (KeyError, OSError):
+            raise ValueError from None
+
+    return strict
