@@ -7,7 +7,7 @@ export PYTHONWARNINGS ?= ignore
 # For commands that read the settings and neither database nor sessions.
 UNUSED_SETTINGS := SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
-.PHONY: run test test-kafka chaos bench lint settings-table requirements sbom audit-packages licences
+.PHONY: run test test-kafka test-load chaos bench lint settings-table requirements sbom audit-packages licences
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -18,6 +18,10 @@ test: $(VENV)/.dev
 test-kafka: $(VENV)/.dev
 	@test -n "$$KAFKA_BOOTSTRAP_SERVERS" || { echo "KAFKA_BOOTSTRAP_SERVERS is not set: name a running Apache Kafka, as in KAFKA_BOOTSTRAP_SERVERS=localhost:9092 make test-kafka" >&2; exit 2; }
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+
+# Overload, slow clients, roll-overs and outages under load: some minutes.
+test-load: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 0 --durations=5 tests/load $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -2,9 +2,15 @@
 
 import gc
 import os
+import resource
 from pathlib import Path
 
+from django.conf import settings
 from gunicorn.glogging import Logger
+
+from taskpulse import drain, web_database
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "taskpulse.settings")
 
 bind = f"0.0.0.0:{os.environ.get('PORT') or '8000'}"
 worker_class = "taskpulse.web.LingeringWorker"
@@ -14,9 +20,15 @@ threads = 8
 preload_app = True
 timeout = 30
 # Seconds that requests in flight have to end.
-graceful_timeout = 10
+graceful_timeout = settings.WEB_GRACEFUL_SECONDS
 keepalive = 5
 backlog = 2048
+# Open connections a worker: those that wait cost a file descriptor each and no thread. The rest of the limit is for files,
+# database connections and the pool's own.
+_, _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+_files = 8_192 if _most_files == resource.RLIM_INFINITY else min(_most_files, 8_192)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _most_files))
+worker_connections = _files - min(256, _files // 4)
 control_socket_disable = True
 # Heartbeat files do not belong on a disk that can be slow.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (gunicorn makes a file of its own there)
@@ -56,3 +68,5 @@ def when_ready(server):
     get_resolver()._populate()
     gc.collect()
     gc.freeze()
+    web_database.limit()
+    drain.delay_stop(server, settings.WEB_DRAIN_SECONDS)

@@ -23,6 +23,15 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         ),
         Setting("TASKPULSE_LOG_FORMAT", choice("json", "text"), "one JSON object a line, or lines for a terminal", "text"),
     ),
+    "Web": (
+        Setting("TASKPULSE_WEB_QUEUE_MS", integer(1, 600_000), "a request that would wait longer is refused with 503", "500", "ms"),
+        Setting("TASKPULSE_WEB_BODY_SECONDS", integer(1, 3_600), "for a large body to arrive", "10", "s"),
+        Setting("TASKPULSE_WEB_REQUEST_SECONDS", integer(1, 86_400), "for all of a request, its answer taken", "60", "s"),
+        Setting("TASKPULSE_WEB_STATEMENT_TIMEOUT_MS", integer(0, 3_600_000), "for a statement; 0: the role's own", "5000", "ms"),
+        Setting("TASKPULSE_WEB_LOCK_TIMEOUT_MS", integer(0, 3_600_000), "for a lock; 0: the role's own", "2000", "ms"),
+        Setting("TASKPULSE_WEB_DRAIN_SECONDS", integer(0, 600), "not ready and still serving, after SIGTERM", "5", "s"),
+        Setting("TASKPULSE_WEB_GRACEFUL_SECONDS", integer(1, 600), "then, for requests in flight to end", "10", "s"),
+    ),
     "PostgreSQL": (
         Setting(
             "DATABASE_URL", text("postgresql://USER:PASSWORD@HOST:PORT/NAME", r"postgres(ql)?://\S+", "URL"),

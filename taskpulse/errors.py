@@ -23,6 +23,12 @@ CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 # RFC 9110's names; Python's differ from version to version.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+# What PostgreSQL says of a limit of ours (appendix A). Nothing is wrong with the request and no state of the task stands
+# against it, so neither is a 409; and we are no gateway, so that 504 is not ours either (RFC 9110 §15.6): try it again.
+_LIMITS = {
+    "57014": "The database took too long for this request. Nothing was changed. Try again.",
+    "55P03": "Somebody else is changing the same task and has not finished. Nothing was changed. Try again.",
+}
 _PROGRAM_PATHS = ("/api/", "/healthz", "/health", "/readyz", "/ready")
 
 
@@ -93,7 +99,8 @@ def _describe(error, request) -> tuple[int, str, list | None, dict]:
     if isinstance(error, (OperationalError, InterfaceError)):
         # The class alone: the driver's message may name hosts and users.
         log.error("database unavailable for request %s: %s", getattr(request, "request_id", "-"), _cause(error))
-        detail = "The database cannot be used at the moment. Try again."
+        state = getattr(error.__cause__, "sqlstate", None)
+        detail = _LIMITS.get(state, "The database cannot be used at the moment. Try again.")
         return 503, detail, None, {"Retry-After": str(RETRY_AFTER_SECONDS)}
     log.error("request %s failed", getattr(request, "request_id", "-"), exc_info=error)
     return 500, "Something went wrong on our side; the log has it under the request's id.", None, {}

@@ -8,6 +8,8 @@ from django.db import Error, connection
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpResponse
 
+from taskpulse import drain
+
 log = logging.getLogger("taskpulse.health")
 
 
@@ -41,8 +43,12 @@ def _known_migrations() -> frozenset[tuple[str, str]]:
 def ready(request) -> HttpResponse:
     """200 when the database answers and every migration of this code is applied; else 503, naming the check.
 
+    Also 503 from the request to stop on, so that a load balancer sends no more.
+
     It deliberately ignores Kafka: the web role works without it, since events wait in the outbox.
     """
+    if drain.requested():
+        return _answer({"stopping": "this process was asked to stop: send requests elsewhere"})
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT app, name FROM django_migrations")

@@ -18,6 +18,11 @@ EMBEDDED = Reading("taskpulse_embedded", "1 for an embedded PostgreSQL or Kafka,
 # postgresql, migrations, kafka: the checks of /readyz, as a number that an alert can wait for.
 DEPENDENCY_UP = Reading("taskpulse_dependency_up", "1 for a dependency that answers as it should", ["dependency"])
 
+# Web
+
+# More of them means more load than the web role can serve in time.
+WEB_REFUSED = Counter("taskpulse_web_refused", "Requests answered with 503 because too many waited")
+
 # Outbox: read by relay and consumer at the scrape, the same from each of them (use max, not sum)
 
 # Exact up to 10,000; above, PostgreSQL's own estimate for its planner: a count would read the whole backlog each time.

@@ -45,6 +45,8 @@ class Up:
         self.servers = env["KAFKA_BOOTSTRAP_SERVERS"]
         self._secret_key_given = env.named("SECRET_KEY")
         self._variables = {**variables, "TASKPULSE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
+        # No load balancer has to learn first that this web role ends.
+        self._variables.setdefault("TASKPULSE_WEB_DRAIN_SECONDS", "0")
         self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104 (only compared)
         self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
         self.installation = Installation(self.home)

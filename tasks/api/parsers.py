@@ -4,11 +4,14 @@ import json
 
 import orjson
 from django.conf import settings
+from gunicorn.http.errors import ParseException
 from rest_framework import parsers
 
 from taskpulse.errors import InvalidBody, Problem
 
 _MEDIA_TYPE = "application/json"
+# Nobody knows where the next request would begin.
+_LAST = {"Connection": "close"}
 
 
 class JsonParser(parsers.BaseParser):
@@ -52,10 +55,16 @@ def _check_media_type(header: str) -> None:
 
 def _read(request) -> bytes:
     """A body without a length (RFC 9112 §7.1, chunked) is read from the server's stream, which knows its end."""
-    if "chunked" not in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
-        return request.body
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    raw = request.META["wsgi.input"].read(limit + 1)
+    try:
+        if "chunked" not in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
+            raw = request.body
+            if len(raw) < int(request.META.get("CONTENT_LENGTH") or 0):
+                raise Problem(408, "The body did not arrive in time.", headers=_LAST)
+            return raw
+        raw = request.META["wsgi.input"].read(limit + 1)
+    except (OSError, ParseException):
+        raise Problem(400, "The body ended early, or its chunks are malformed.", headers=_LAST) from None
     if len(raw) > limit:
         raise Problem(413, f"The body is larger than {limit} bytes.")
     return raw

@@ -1,0 +1,124 @@
+"""What the web role's main thread sees of a request before a thread is given to it, and how it refuses one.
+
+It looks at what has arrived without taking it (recv(2), MSG_PEEK): a request whose head or small body is not whole yet
+waits at no thread's expense, a probe has threads of its own, and a refusal costs no thread at all.
+"""
+
+import contextlib
+import fcntl
+import itertools
+import json
+import re
+import socket
+import struct
+import termios
+from enum import Enum
+
+# A longer head is left to the parser, which has limits of its own.
+_HEAD_BYTES = 8192
+_END_OF_HEAD = b"\r\n\r\n"
+# A request up to so many bytes is awaited whole: PostgreSQL's work on it is what a thread is for.
+_AWAITED_BYTES = 65_536
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n", re.IGNORECASE)
+_LIVENESS = (b"/healthz", b"/health")
+_OTHER_PROBES = (b"/readyz", b"/ready", b"/metrics")
+# Seconds; in turn, so that those who were refused together do not come back together.
+_RETRY_AFTER = itertools.cycle((1, 2, 3))
+
+
+class Arrived(Enum):
+    NOTHING = "nothing"
+    END = "end"
+    PART = "part of a request"
+    REQUEST = "request"
+    LIVENESS = "liveness probe"
+    PROBE = "probe of readiness or metrics"
+
+
+def look(connection: socket.socket) -> tuple[Arrived, bytes, int]:
+    """What has arrived on a plain TCP connection; its first bytes, which stay there; and for a part, how many bytes at
+    least there must be before there is any use in looking again. Never blocks."""
+    try:
+        head = connection.recv(_HEAD_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return Arrived.NOTHING, b"", 1
+    except OSError:
+        return Arrived.END, b"", 0
+    if not head:
+        return Arrived.END, head, 0
+    end = head.find(_END_OF_HEAD)
+    if end < 0:
+        return (Arrived.PART, head, len(head) + 1) if len(head) < _HEAD_BYTES else (Arrived.REQUEST, head, 0)
+    # Which kinds of requests have no body is not asked; one that says how long it is waits for that.
+    if length := _CONTENT_LENGTH.search(head, 0, end + 2):
+        whole = end + len(_END_OF_HEAD) + int(length[1])
+        if len(head) < whole <= _AWAITED_BYTES and _available(connection) < whole and not _names(head[:end], b"expect"):
+            return Arrived.PART, head, whole
+    # A probe with a body would keep one of the few threads for probes waiting for it.
+    if head.startswith((b"GET /h", b"GET /r", b"GET /m")) and not _names(head, b"content-length", b"transfer-encoding"):
+        path = head[4 : head.find(b" ", 4)].partition(b"?")[0].removesuffix(b"/")
+        if path in _LIVENESS:
+            return Arrived.LIVENESS, head, 0
+        if path in _OTHER_PROBES:
+            return Arrived.PROBE, head, 0
+    return Arrived.REQUEST, head, 0
+
+
+def _available(connection: socket.socket) -> int:
+    """How many bytes there are to read (tcp(7), FIONREAD)."""
+    return struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
+
+
+def wake_at(connection: socket.socket, length: int) -> None:
+    """From now on the poller reports the connection once at least so many bytes are there (socket(7), SO_RCVLOWAT), or its end."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, length)
+
+
+def refuse(connection: socket.socket, may_keep: bool) -> bool:
+    """Answers the request that has arrived with 503 and `Retry-After`; never blocks. True if the connection is kept.
+
+    It is kept only where the request's end is beyond doubt: a GET of HTTP/1.1 whose head names no body and after which
+    nothing follows. To guess where a body ends would let a caller smuggle the next request (RFC 9112 §11.2).
+    """
+    _, head, _ = look(connection)
+    keep = (
+        may_keep
+        and head.startswith(b"GET ")
+        and head.find(_END_OF_HEAD) == len(head) - len(_END_OF_HEAD)
+        and b" HTTP/1.1\r\n" in head
+        and not _names(head, b"content-length", b"transfer-encoding", b"upgrade", b"connection")
+    )
+    try:
+        connection.recv(len(head), socket.MSG_DONTWAIT)
+        connection.send(_answer(next(_RETRY_AFTER), keep, not head.startswith(b"HEAD ")), socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    return keep
+
+
+def give_up(connection: socket.socket) -> None:
+    """Says that the request did not come in time (RFC 9110 §15.5.9); never blocks."""
+    document = {"type": "about:blank", "title": "Request Timeout", "status": 408, "detail": "The request did not arrive in time."}
+    with contextlib.suppress(OSError):
+        connection.send(_message("408 Request Timeout", document, "Connection: close"), socket.MSG_DONTWAIT)
+
+
+def _names(head: bytes, *names: bytes) -> bool:
+    """Whether one of these words is anywhere in the head, which is more careful than to parse it."""
+    lowered = head.lower()
+    return any(name in lowered for name in names)
+
+
+def _answer(retry_after: int, keep: bool, with_body: bool) -> bytes:
+    detail = f"More requests wait than can be served in time. Try again in {retry_after} s."
+    document = {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail}
+    more = (f"Retry-After: {retry_after}", f"Connection: {'keep-alive' if keep else 'close'}")
+    whole = _message("503 Service Unavailable", document, *more)
+    return whole if with_body else whole[: whole.index(_END_OF_HEAD) + len(_END_OF_HEAD)]
+
+
+def _message(status: str, document: dict, *headers: str) -> bytes:
+    body = json.dumps(document, separators=(",", ":"))
+    lines = (f"HTTP/1.1 {status}", "Content-Type: application/problem+json", f"Content-Length: {len(body)}", *headers)
+    return "\r\n".join((*lines, "", body)).encode()

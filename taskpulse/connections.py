@@ -1,0 +1,180 @@
+"""The connections that no thread serves: gunicorn's threaded worker, whose main thread never waits for a client.
+
+gunicorn gives a thread to each new connection before anything has arrived on it, reads the head of a request in it,
+however slowly that comes, and closes a connection in its main thread, where it waits for the client to close too. Each
+of these lets a few slow clients stop everybody.
+"""
+
+import contextlib
+import selectors
+import socket
+import time
+from functools import partial
+
+from gunicorn.workers.gthread import ThreadWorker
+
+from taskpulse.admission import Arrived, give_up, look, wake_at
+
+# Seconds: for a request to arrive as far as `look` waits for it, from the connection's begin or its first byte; for a client
+# to close after our last answer; between two looks at the time.
+ARRIVAL_SECONDS, CLOSE_SECONDS, TICK = 5.0, 2.0, 0.5
+
+
+class Line:
+    """The part of a deque that gunicorn uses, with removal in constant time: thousands of connections stand in it."""
+
+    def __init__(self):
+        self._connections = {}
+
+    def append(self, connection) -> None:
+        self._connections[connection] = None
+
+    def remove(self, connection) -> None:
+        del self._connections[connection]
+
+    def popleft(self):
+        first = self[0]
+        self.remove(first)
+        return first
+
+    def __getitem__(self, index: int):
+        return next(iter(self._connections))
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self):
+        return iter(self._connections)
+
+
+class ConnectionKeeper(ThreadWorker):
+    """Waits for requests to arrive and hands each connection over to `admit`, closes without blocking, and makes room for
+    a new connection where there are too many. All of it runs in the main thread."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.keepalived_conns, self.pending_conns, self._closing = Line(), Line(), Line()
+        self._next_tick = 0.0
+
+    def admit(self, conn, arrived: Arrived) -> None:
+        """A request (or a probe) whose head has arrived."""
+        raise NotImplementedError
+
+    def accept(self, listener):
+        if self.nr_conns >= self.worker_connections - 1:
+            self._make_room()
+        super().accept(listener)
+
+    def enqueue_req(self, conn):
+        """A connection that is new, or on which something has arrived."""
+        conn.data_ready = True
+        if self.cfg.is_ssl or has_read_ahead(conn):
+            self.admit(conn, Arrived.REQUEST)
+            return
+        arrived, _, wanted = look(conn.sock)
+        if arrived is Arrived.END:
+            self._forget(conn)
+        elif arrived is Arrived.NOTHING or arrived is Arrived.PART:
+            self._await(conn, wanted)
+        else:
+            self.admit(conn, arrived)
+
+    def finish_request(self, conn, fs):
+        if fs.cancelled() or fs.exception() is not None or not fs.result():
+            self.close(conn)
+        elif has_read_ahead(conn):
+            self.enqueue_req(conn)
+        else:
+            self.keep(conn)
+
+    def keep(self, conn) -> None:
+        """Until the client's next request, for a while. A stopping worker answers that one with `Connection: close`."""
+        conn.sock.setblocking(False)
+        conn.set_timeout()
+        if not self.alive:
+            conn.timeout = min(conn.timeout, time.monotonic() + CLOSE_SECONDS)
+        self.keepalived_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+
+    def _await(self, conn, wanted: int) -> None:
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + ARRIVAL_SECONDS
+        if wanted > 1:
+            wake_at(conn.sock, wanted)
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def on_pending_socket_readable(self, conn, client):
+        arrived, _, wanted = look(conn.sock)
+        if arrived is Arrived.PART:
+            wake_at(conn.sock, wanted)  # its time runs on
+        elif arrived is not Arrived.NOTHING:
+            self.poller.unregister(client)
+            self.pending_conns.remove(conn)
+            wake_at(conn.sock, 1)
+            self.enqueue_req(conn)
+
+    def murder_pending(self):
+        """gunicorn's name: ends those whose request did not arrive in time."""
+        now = time.monotonic()
+        while self.pending_conns and self.pending_conns[0].timeout <= now:
+            conn = self.pending_conns.popleft()
+            self.poller.unregister(conn.sock)
+            if look(conn.sock)[0] is Arrived.PART:
+                give_up(conn.sock)
+            self.close(conn)
+
+    def close(self, conn) -> None:
+        """Says that nothing more comes and waits for the client to do the same: a close with unread input would destroy
+        an answer on its way (RFC 9112 §9.6). gunicorn waits so in its main thread, where everybody waits with it."""
+        if self.cfg.is_ssl:
+            self._forget(conn, graceful=True)
+            return
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._forget(conn)
+            return
+        conn.timeout = time.monotonic() + CLOSE_SECONDS
+        self._closing.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_closing_socket_readable, conn))
+
+    def _on_closing_socket_readable(self, conn, client):
+        with contextlib.suppress(OSError):
+            if client.recv(65_536):
+                return
+        self._closing.remove(conn)
+        self.poller.unregister(client)
+        self._forget(conn)
+
+    def _forget(self, conn, graceful: bool = False) -> None:
+        self.nr_conns -= 1
+        conn.close(graceful)
+
+    def _make_room(self) -> None:
+        """For a new connection, which may be a probe: the longest without a request goes."""
+        line = next((line for line in (self._closing, self.pending_conns, self.keepalived_conns) if line), None)
+        if line is not None:
+            conn = line.popleft()
+            self.poller.unregister(conn.sock)
+            self._forget(conn)
+
+    def wait_for_and_dispatch_events(self, timeout):
+        super().wait_for_and_dispatch_events(timeout)
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + TICK
+            self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Every half a second, or a second when nothing happens."""
+        while self._closing and self._closing[0].timeout <= now:
+            conn = self._closing.popleft()
+            self.poller.unregister(conn.sock)
+            self._forget(conn)
+
+
+def has_read_ahead(conn) -> bool:
+    """Whether bytes of the next request were read together with the last one."""
+    return conn.parser is not None and bool(conn.parser.unreader.buf.getvalue())

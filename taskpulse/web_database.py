@@ -1,0 +1,46 @@
+"""The web role's patience with PostgreSQL: no request waits longer for it than the settings say.
+
+PostgreSQL ends a statement, or the wait for a lock, that takes too long. A server that answers nothing at all (stopped,
+or its host lost) ends nothing: the driver's own wait has an end too, after which the connection is closed.
+"""
+
+import functools
+
+import psycopg
+from django.conf import settings
+from django.db import connections
+from django.db.backends.signals import connection_created
+
+# Seconds that a connection may take (the least that libpq knows), and that PostgreSQL's own limit gets to arrive here.
+CONNECT_SECONDS, _GRACE = 2, 2.0
+# A process that hangs in a transaction holds its locks for at most so many milliseconds.
+_IDLE_IN_TRANSACTION = 10_000
+
+
+def limit() -> None:
+    """For the web role's process, before its first connection. 0 leaves a limit to PostgreSQL's role or database, as behind
+    a PgBouncer that refuses the start-up parameter `options`."""
+    limits = {"statement_timeout": settings.WEB_STATEMENT_TIMEOUT_MS, "lock_timeout": settings.WEB_LOCK_TIMEOUT_MS}
+    if any(limits.values()):
+        limits["idle_in_transaction_session_timeout"] = _IDLE_IN_TRANSACTION
+    options = connections.settings["default"]["OPTIONS"]
+    ours = [f"-c {name}={value}" for name, value in limits.items() if value]
+    # What DATABASE_URL says comes last, so that it counts.
+    if given := " ".join(filter(None, [*ours, options.get("options")])):
+        options["options"] = given
+    options["connect_timeout"] = min(int(options["connect_timeout"]), CONNECT_SECONDS)
+    connection_created.connect(_limit_waits, dispatch_uid="taskpulse.web_database")
+
+
+def _limit_waits(connection, **_) -> None:
+    driver = connection.connection
+    seconds = (settings.WEB_STATEMENT_TIMEOUT_MS / 1000 or settings.WEB_REQUEST_SECONDS) + _GRACE
+    driver.wait = functools.partial(_wait, driver, driver.wait, seconds)
+
+
+def _wait(driver, wait, seconds: float, generator, **options):
+    try:
+        return wait(generator, **{"timeout": seconds, **options})
+    except psycopg.errors._WaitTimeout:
+        driver.pgconn.finish()  # in the middle of an answer: of no use any more
+        raise psycopg.OperationalError(f"PostgreSQL answered nothing for {seconds:.0f} s") from None

@@ -1,0 +1,72 @@
+"""What clients may send in ways that the server sees before the application does: in pieces, several at once, too much."""
+
+import json
+import socket
+import time
+
+import pytest
+
+from tests.api_client import api
+from tests.web_role import one_answer, request, web_role
+
+
+@pytest.fixture
+def member(committed_db) -> dict:
+    return api("member").headers
+
+
+@pytest.fixture
+def web(member, tmp_path):
+    """One process of eight threads."""
+    with web_role(tmp_path, WEB_CONCURRENCY="1", TASKPULSE_WEB_BODY_SECONDS="1", TASKPULSE_WEB_REQUEST_SECONDS="3") as role:
+        yield role
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    found = b""
+    while piece := connection.recv(65_536):
+        found += piece
+    return found
+
+
+def test_a_request_in_many_pieces_is_served(web, member):
+    connection = web.connect()
+    for byte in request("GET", "/api/tasks", member):
+        connection.send(bytes([byte]))
+    assert one_answer(connection)[0] == 200
+    create = request("POST", "/api/tasks", member, {"title": "x", "description": "y" * 15_000})
+    for start in range(0, len(create), 4_000):
+        connection.send(create[start : start + 4_000])
+        time.sleep(0.01)
+    assert one_answer(connection)[0] == 201
+
+
+def test_a_client_that_waits_for_100_continue_is_not_kept_waiting(web, member):
+    create = request("POST", "/api/tasks", member | {"Expect": "100-continue"}, {"title": "x"})
+    head, _, body = create.partition(b"\r\n\r\n")
+    connection = web.connect(head + b"\r\n\r\n")
+    assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+    connection.sendall(body)
+    assert connection.recv(100).startswith(b"HTTP/1.1 201 ")
+
+
+def test_pipelined_requests_are_answered_in_order(web, member):
+    reads = [request("GET", "/api/tasks", member | {"X-Request-ID": f"r{number}"}) for number in range(5)]
+    connection = web.connect(b"".join(reads[:4]) + reads[4].replace(b"Host:", b"Connection: close\r\nHost:"))
+    found = everything(connection)
+    places = [found.index(f"X-Request-ID: r{number}".encode()) for number in range(5)]
+    assert places == sorted(places)
+
+
+def test_chunks_that_stall_or_are_malformed_end_with_400(web, member):
+    head = request("POST", "/api/tasks", member | {"Transfer-Encoding": "chunked", "Content-Type": "application/json"})
+    for chunks in (b'5\r\n{"tit\r\n', b"zz\r\n"):
+        assert b" 400 " in everything(web.connect(head + chunks))[:20], chunks
+    assert "Traceback" not in web.log
+
+
+def test_a_body_that_is_too_large_is_a_problem(web, member):
+    status, headers, body = web.call("POST", "/api/tasks", {"title": "x" * 1_000_001}, member)
+    assert (status, headers["Content-Type"]) == (413, "application/problem+json")
+    assert json.loads(body)["title"] == "Content Too Large"
