@@ -80,6 +80,85 @@ class LogHead(models.Model):
         return self.origin
 
 
+class Checkpoint(models.Model):
+    """A signed statement of a log's size and root (audit/checkpoint.py). Append-only, and only growing: PostgreSQL refuses
+    a second one of a size and any smaller one. `log` is the log's `first_seq`, here and below."""
+
+    pk = models.CompositePrimaryKey("log", "size")
+    log = models.BigIntegerField()
+    size = models.BigIntegerField()
+    root = models.BinaryField()
+    note = models.BinaryField()
+    signed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "audit_checkpoint"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.log}: {self.size}"
+
+
+class Cosignature(models.Model):
+    """A witness's signature line of a checkpoint. Append-only."""
+
+    pk = models.CompositePrimaryKey("log", "size", "witness")
+    log = models.BigIntegerField()
+    size = models.BigIntegerField()
+    witness = models.TextField()
+    line = models.TextField()
+    received_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "audit_cosignature"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.log}: {self.size} by {self.witness}"
+
+
+class Tile(models.Model):
+    """256 consecutive hashes of the tree (C2SP tlog-tiles), and their own root. Append-only; never archived.
+
+    What is not yet 256 wide is read from the entries. Only the last tile of a closed log is stored narrower, and has no
+    root.
+    """
+
+    pk = models.CompositePrimaryKey("log", "level", "number")
+    log = models.BigIntegerField()
+    level = models.SmallIntegerField()
+    number = models.BigIntegerField()
+    hashes = models.BinaryField()
+    root = models.BinaryField(null=True)
+
+    class Meta:
+        db_table = "audit_tile"
+        default_permissions = ()
+        constraints = [
+            models.CheckConstraint(condition=models.Q(level__gte=0, level__lte=63, number__gte=0), name="audit_tile_place")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.log}: {self.level}/{self.number}"
+
+
+class Bundle(models.Model):
+    """The leaf records of 256 consecutive entries (an entry bundle of tlog-tiles), gzipped as they are served. Append-only;
+    never archived. Of a closed log the last may hold fewer."""
+
+    pk = models.CompositePrimaryKey("log", "number")
+    log = models.BigIntegerField()
+    number = models.BigIntegerField()
+    records = models.BinaryField()
+
+    class Meta:
+        db_table = "audit_bundle"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.log}: {self.number}"
+
+
 class DeadLetter(models.Model):
     """A message that is no true event: whoever may produce to the topic must not be able to stop the audit."""
 

@@ -95,3 +95,9 @@ def assert_log_is_whole() -> int:
             last[subject] = entry.version
     assert (head.size, bytes(head.edge)) == (len(entries), tree.to_bytes())
     return len(entries)
+
+
+def grow_log(count: int) -> None:
+    """`count` more entries, one of a task each."""
+    Task.objects.bulk_create([Task(title=f"task {number}") for number in range(count)])
+    record(messages(waiting()))
