@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import timedelta
+from string import Template
 from uuid import UUID
 
 from django.contrib import admin
@@ -83,14 +84,19 @@ class EntryChangeList(KeysetChangeList):
 
 
 class ChangedFields(Func):
-    """`[[field, from, to], …]` of an entry, each value cut at 60 characters by PostgreSQL: a list must not carry payloads."""
+    """`[[field, from, to], …]` of an entry as text, each value cut at 60 characters by PostgreSQL: a list must not carry
+    payloads."""
 
-    template = (
-        "(SELECT jsonb_agg(jsonb_build_array(c.key, left(coalesce(c.value #>> '{from,name}', c.value ->> 'from'), 60),"
-        " left(coalesce(c.value #>> '{to,name}', c.value ->> 'to'), 60)) ORDER BY c.key)"
+    _text = (
+        "left(CASE jsonb_typeof(c.value -> '{0}') WHEN 'array'"
+        " THEN (SELECT string_agg(e, ', ') FROM jsonb_array_elements_text(c.value -> '{0}') e)"
+        " ELSE coalesce(c.value #>> '{{{0},name}}', c.value ->> '{0}') END, 60)"
+    )
+    template = Template(
+        "(SELECT jsonb_agg(jsonb_build_array(c.key, $before, $after) ORDER BY c.key)"
         " FROM jsonb_each(CASE jsonb_typeof(%(expressions)s #> '{data,changes}') WHEN 'object'"
         " THEN %(expressions)s #> '{data,changes}' END) c)"
-    )
+    ).substitute(before=_text.format("from"), after=_text.format("to"))
     output_field = JSONField()
 
 
@@ -169,7 +175,11 @@ class EntryAdmin(ReadOnlyAdmin):
 
     @display(description="Changes")
     def summary(self, entry):
-        return render_to_string("audit/summary.html", {"entry": entry, "changed": (entry.changed or [])[:6]})
+        changed = [
+            (readable.label(name), readable.shown_of(name, before), readable.shown_of(name, after))
+            for name, before, after in entry.changed or []
+        ]
+        return render_to_string("audit/summary.html", {"entry": entry, "changed": changed[:6], "count": len(changed)})
 
     @display(description="Actor")
     def actor(self, entry):

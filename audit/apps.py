@@ -5,7 +5,7 @@ from django.db.models.signals import post_migrate
 
 class AuditConfig(AppConfig):
     name = "audit"
-    verbose_name = "Audit log"
+    verbose_name = "Audit"
 
     def ready(self):
         post_migrate.connect(make_first_log, sender=self, dispatch_uid="audit.first_log")

@@ -61,6 +61,16 @@ def shown(value) -> str:
     return text if len(text) <= LINE else f"{text[:LINE]}… ({len(text):,} characters)"
 
 
+def label(name: str) -> str:
+    """A field's name as people say it."""
+    return name.replace("_", " ")
+
+
+def shown_of(name: str, value) -> str:
+    """`shown` for the field `name`."""
+    return shown(label(value) if name == "status" and isinstance(value, str) else value)
+
+
 def differences(changes: dict, action: str) -> list[Difference]:
     return [
         _difference(name, pair.get("from"), pair.get("to"), action == "created")
@@ -78,17 +88,16 @@ def _order(item: tuple) -> tuple:
 
 
 def _difference(name: str, before, after, created: bool) -> Difference:
-    label = name.replace("_", " ")
+    shown_name = label(name)
     if isinstance(before, list) or isinstance(after, list):
         old, new = before or [], after or []
-        return Difference(label, added=[x for x in new if x not in old][:LINES], removed=[x for x in old if x not in new][:LINES])
+        added, removed = [x for x in new if x not in old], [x for x in old if x not in new]
+        return Difference(shown_name, added=added[:LINES], removed=removed[:LINES])
     if isinstance(before, str) and isinstance(after, str) and ("\n" in before + after or len(before) + len(after) > LINE):
-        return Difference(label, lines=_lines(before, after))
+        return Difference(shown_name, lines=_lines(before, after))
     if created:
-        return Difference(label, after=shown(after))
-    if name == "status":
-        before, after = (value.replace("_", " ") if isinstance(value, str) else value for value in (before, after))
-    return Difference(label, before=shown(before), after=shown(after))
+        return Difference(shown_name, after=shown(after))
+    return Difference(shown_name, before=shown_of(name, before), after=shown_of(name, after))
 
 
 def _lines(before: str, after: str) -> list[tuple[str, str]]:

@@ -4,6 +4,8 @@ from django.db.backends.signals import connection_created
 
 class TasksConfig(AppConfig):
     name = "tasks"
+    # Stands before each page's name in the console's breadcrumbs.
+    verbose_name = "TaskPulse"
 
     def ready(self):
         from tasks import capture, context

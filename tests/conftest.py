@@ -196,14 +196,20 @@ def topic(broker, settings, monkeypatch):
     return name
 
 
-@pytest.fixture
-def wipeable_broker(settings, monkeypatch):
-    """An embedded broker of the test's own (BrokerProcess), in use with a fresh topic and group, also by subprocesses."""
+def _own_home(settings, monkeypatch) -> Path:
+    """A fresh TASKPULSE_HOME for an embedded broker of the test's own, with a fresh topic and group in use."""
     home = Path(tempfile.mkdtemp(prefix="broker-", dir=_HOME))
     settings.KAFKA_BOOTSTRAP_SERVERS, settings.TASKPULSE_HOME = "", home
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
     monkeypatch.setenv("TASKPULSE_HOME", str(home))
     _use_topic(settings, monkeypatch)
+    return home
+
+
+@pytest.fixture
+def wipeable_broker(settings, monkeypatch):
+    """An embedded broker of the test's own (BrokerProcess), in use with a fresh topic and group, also by subprocesses."""
+    home = _own_home(settings, monkeypatch)
     process = BrokerProcess(home)
     process.start()
     yield process
@@ -216,11 +222,7 @@ def faulty_broker(settings, monkeypatch):
     from taskpulse.embedded import broker
     from tests.mock_cluster import FaultyBroker
 
-    home = Path(tempfile.mkdtemp(prefix="broker-", dir=_HOME))
-    settings.KAFKA_BOOTSTRAP_SERVERS, settings.TASKPULSE_HOME = "", home
-    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
-    monkeypatch.setenv("TASKPULSE_HOME", str(home))
-    _use_topic(settings, monkeypatch)
+    home = _own_home(settings, monkeypatch)
     cluster = FaultyBroker()
     broker.write_atomically(home / broker.FILE, {"bootstrap_servers": cluster.bootstrap_servers, "pid": os.getpid()})
     yield cluster

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -35,6 +36,17 @@ def test_an_entry_reads_as_before_and_after_with_its_proof():
     assert "matches the event" in html
     assert "Canonical JSON" in html
     assert f"/admin/tasks/task/{task.pk}/history/" in html
+
+
+def test_the_log_lists_values_as_people_write_them():
+    task = Task.objects.create(title="One", labels=["a", "b"])
+    task.labels, task.status, task.due_at = ["b", "c"], "in_progress", datetime(2027, 3, 1, 12, tzinfo=UTC)
+    task.save()
+    record(messages(waiting()))
+    html = Console("auditor").get(LOG).content.decode()
+    assert '<b>labels</b> <del class="tp-was">a, b</del> → <ins class="tp-is">b, c</ins>' in html
+    assert '<b>status</b> <del class="tp-was">pending</del> → <ins class="tp-is">in progress</ins>' in html
+    assert '<b>due at</b> <del class="tp-was">—</del> → <ins class="tp-is">2027-03-01 12:00:00 UTC</ins>' in html
 
 
 def test_an_entry_whose_event_was_altered_says_so():
