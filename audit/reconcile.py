@@ -58,14 +58,15 @@ SELECT m.number, m.subject_type, m.subject_id, m.version, m.task_id, m.held, m.i
 FROM matched m
 """
 
-# From the earliest waiting version on, a subject's rows go out again, in order. LATERAL with OFFSET 0 and the array make
-# each look-up one by index, whatever the statistics say.
+# From the earliest waiting version on, a subject's rows go out again, in order. A message can be faster than the relay's
+# mark: the attempt is counted here then, from which the relay knows that its mark is void (tasks/relay_queue.py). LATERAL with
+# OFFSET 0 and the array make each look-up one by index, whatever the statistics say.
 _SEND_AGAIN = """
-UPDATE tasks_outbox SET published_at = NULL WHERE id = ANY (ARRAY(
-  SELECT e.id FROM (SELECT DISTINCT subject_type, subject_id FROM tasks_outbox WHERE event_id = ANY (%s::uuid[])) s
+UPDATE tasks_outbox SET published_at = NULL, attempts = attempts + (published_at IS NULL)::int WHERE id = ANY (ARRAY(
+  SELECT e.id FROM (SELECT DISTINCT subject_type, subject_id FROM tasks_outbox WHERE event_id = ANY (%(ids)s::uuid[])) s
   CROSS JOIN LATERAL (
     SELECT id FROM tasks_outbox o WHERE o.subject_type = s.subject_type AND o.subject_id = s.subject_id
-      AND o.published_at IS NOT NULL AND o.held_at IS NULL OFFSET 0
+      AND o.held_at IS NULL AND (o.published_at IS NOT NULL OR o.event_id = ANY (%(ids)s::uuid[])) OFFSET 0
   ) e
 ))
 """
@@ -118,7 +119,7 @@ def sort_out(others) -> SortedOut:
     result.reordered = len(early)
     with connection.cursor() as cursor:
         if early:
-            cursor.execute(_SEND_AGAIN, [uuid_array(item.event.id for item in early)])
+            cursor.execute(_SEND_AGAIN, {"ids": uuid_array(item.event.id for item in early)})
         if not unmatched:
             return result
         ids = uuid_array({item.event.id for item in unmatched})

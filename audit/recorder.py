@@ -120,7 +120,8 @@ class Recorder:
 
 _COUNT_HELD = "SELECT count(*) FROM (SELECT FROM tasks_outbox WHERE held_at IS NOT NULL LIMIT %s) held"
 _HOLD = """
-UPDATE tasks_outbox SET held_at = clock_timestamp(), held_reason = %s, published_at = NULL
+UPDATE tasks_outbox SET held_at = clock_timestamp(), held_reason = %s, published_at = NULL,
+  attempts = attempts + (published_at IS NULL)::int
 WHERE event_id = %s AND digest = %s AND held_at IS NULL
 """
 

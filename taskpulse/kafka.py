@@ -59,6 +59,11 @@ def uses_embedded_broker() -> bool:
     return not settings.KAFKA_BOOTSTRAP_SERVERS
 
 
+def is_mock_cluster(cluster_id: str) -> bool:
+    """Whether this is librdkafka's own broker, which answers fewer requests and keeps about 5 MB a partition."""
+    return cluster_id.startswith("mockCluster")
+
+
 def bootstrap_servers() -> str:
     """KAFKA_BOOTSTRAP_SERVERS, else what the embedded broker wrote when it last started. Raises NoBroker."""
     if not uses_embedded_broker():
@@ -86,6 +91,9 @@ def _client_settings() -> dict:
         "topic.metadata.refresh.interval.ms": 30_000,
         # A broker closes idle connections; that is no news.
         "log.connection.close": False,
+        # On the embedded broker asking for a topic makes it; on Kafka `ensure_topic` does, with our settings. A broker with
+        # auto.create.topics.enable would else make it with its own as soon as a producer or an admin client asks for it.
+        "allow.auto.create.topics": uses_embedded_broker(),
         "logger": logger,
     }
 
@@ -105,15 +113,20 @@ def producer_settings() -> dict:
 
 
 def consumer_settings(group: str) -> dict:
-    """Nothing is committed but by the caller; memory is bounded; a lost member is noticed within 6 seconds."""
+    """Nothing is committed but by the caller; memory is bounded; a lost member is noticed within 6 seconds, which is the
+    least that a broker takes unless it is told otherwise (group.min.session.timeout.ms).
+
+    The embedded broker takes less, and lets a rebalance last for the session's time less a second (rdkafka_mock_cgrp.c): with
+    6 seconds a consumer that comes after a killed one waited for 11.
+    """
     return _client_settings() | {
         "group.id": group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "partition.assignment.strategy": "cooperative-sticky",
-        "session.timeout.ms": 6_000,
-        "heartbeat.interval.ms": 1_500,
+        "session.timeout.ms": 1_500 if uses_embedded_broker() else 6_000,
+        "heartbeat.interval.ms": 300 if uses_embedded_broker() else 1_500,
         "max.poll.interval.ms": 600_000,
         "queued.max.messages.kbytes": 16 * 1024,
         "fetch.message.max.bytes": MAX_MESSAGE_BYTES,
@@ -122,8 +135,6 @@ def consumer_settings(group: str) -> dict:
         "fetch.error.backoff.ms": 100,
         # How long fetching rests once the queue is full; the default of a second would starve a fast handler.
         "fetch.queue.backoff.ms": 10,
-        # On the embedded broker asking for a topic makes it; on Kafka `ensure_topic` does, with our settings.
-        "allow.auto.create.topics": uses_embedded_broker(),
     }
 
 

@@ -11,39 +11,22 @@ import enum
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import KafkaError, KafkaException
 from django.conf import settings
 from django.db import connection
 
 from taskpulse import kafka
+from taskpulse.observation import Observation, Observer
 from tasks.outage import Outage
 
 logger = logging.getLogger("taskpulse.relay")
 
 # Seconds between two looks at the broker.
 INTERVAL = 1.0
-# Seconds that one request to the broker may take. It runs in a thread of its own and never holds up publishing.
-REQUEST_TIMEOUT = 3.0
 # How long a row rests after its n-th publication before it may go out again: 0, 1, 2, 4 … seconds, at most this many.
 LONGEST_REST = 60
-
-
-@dataclass(frozen=True)
-class Observation:
-    """The broker at one moment: `lows`, `highs` (watermarks) and `commits` (the group's next offset) by partition.
-
-    A partition that the group never committed is absent from `commits`. `topic_id` is None where it is not known.
-    """
-
-    cluster_id: str
-    topic_id: str | None
-    lows: dict[int, int]
-    highs: dict[int, int]
-    commits: dict[int, int]
 
 
 class Verdict(enum.Enum):
@@ -97,66 +80,6 @@ class Barrier:
         return passed
 
 
-class Observer:
-    """Reads an Observation. Any failure drops the client: the embedded broker comes back on other ports."""
-
-    def __init__(self, topic: str, group: str):
-        self._topic, self._group = topic, group
-        self._client: AdminClient | None = None
-
-    def observe(self) -> Observation:
-        """Raises KafkaException, kafka.NoBroker or TimeoutError when the broker does not answer."""
-        try:
-            self._client = self._client or AdminClient(kafka.admin_settings())
-            return self._read(self._client)
-        except BaseException:
-            self._client = None
-            raise
-
-    def _read(self, client: AdminClient) -> Observation:
-        metadata = client.list_topics(self._topic, timeout=REQUEST_TIMEOUT)
-        topic = metadata.topics[self._topic]
-        if topic.error is not None:
-            if topic.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                kafka.ensure_topic(self._topic)
-            raise KafkaException(topic.error)
-        partitions = [TopicPartition(self._topic, number) for number in topic.partitions]
-        latest = client.list_offsets({p: OffsetSpec.latest() for p in partitions}, request_timeout=REQUEST_TIMEOUT)
-        earliest = client.list_offsets({p: OffsetSpec.earliest() for p in partitions}, request_timeout=REQUEST_TIMEOUT)
-        topic_id = self._topic_id(client, metadata.cluster_id)
-        highs = {p.partition: future.result(REQUEST_TIMEOUT).offset for p, future in latest.items()}
-        lows = {p.partition: future.result(REQUEST_TIMEOUT).offset for p, future in earliest.items()}
-        return Observation(metadata.cluster_id, topic_id, lows, highs, self._commits(client, partitions))
-
-    def _commits(self, client: AdminClient, partitions: list[TopicPartition]) -> dict[int, int]:
-        # A request of its own for each group and partitions: librdkafka alters what it is given.
-        request = ConsumerGroupTopicPartitions(self._group, [TopicPartition(p.topic, p.partition) for p in partitions])
-        (future,) = client.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT).values()
-        commits = {}
-        for committed in future.result(REQUEST_TIMEOUT).topic_partitions:
-            if committed.error is not None:
-                raise KafkaException(committed.error)
-            if committed.offset >= 0:
-                commits[committed.partition] = committed.offset
-        return commits
-
-    def _topic_id(self, client: AdminClient, cluster_id: str) -> str | None:
-        """KIP-516. None on a broker that cannot tell; a topic made anew is then seen by its lower watermarks."""
-        if is_mock_cluster(cluster_id):
-            return None
-        try:
-            (future,) = client.describe_topics(TopicCollection([self._topic]), request_timeout=REQUEST_TIMEOUT).values()
-            return str(future.result(REQUEST_TIMEOUT).topic_id)
-        except KafkaException as error:
-            logger.debug("no topic id: %s", error)
-            return None
-
-
-def is_mock_cluster(cluster_id: str) -> bool:
-    """Whether this is librdkafka's own broker, which answers fewer requests and keeps about 5 MB a partition."""
-    return cluster_id.startswith("mockCluster")
-
-
 # Whether anything waits long enough to ask, with the database's clock, which also made published_at. `id` bounds the
 # look: what this relay published lies at or below its highest id, however long the backlog above is.
 _WAITING = """
@@ -183,6 +106,7 @@ class LossDetector:
     """
 
     def __init__(self, topic: str, group: str | None = None):
+        self._topic = topic
         self._observer = Observer(topic, group or settings.KAFKA_AUDIT_GROUP)
         self._barrier = Barrier()
         self._thread = ThreadPoolExecutor(1, "loss-detection")
@@ -217,9 +141,18 @@ class LossDetector:
             moment, waiting = cursor.fetchone()
         if waiting:
             # T is read before the watermarks, and the commits before the rows.
-            self._moment, self._future = moment, self._thread.submit(self._observer.observe)
+            self._moment, self._future = moment, self._thread.submit(self._observe)
         else:
             self._barrier.reset()
+
+    def _observe(self) -> Observation:
+        """In a thread of its own, so that it never holds up publishing. A topic that was deleted is made anew."""
+        try:
+            return self._observer.observe()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                kafka.ensure_topic(self._topic)
+            raise
 
     def _republish(self, highest: int, before: datetime) -> int:
         with connection.cursor() as cursor:

@@ -35,6 +35,8 @@ class Row(NamedTuple):
     version: int | None
     task_id: UUID | None
     payload: bytes
+    # How often it went out before it was selected.
+    attempts: int = 0
 
     @property
     def key(self) -> bytes:
@@ -70,7 +72,7 @@ class Delivery:
         self._failure: str | None = None
         # What librdkafka said last, since the failure of a call seldom tells more than that it took too long.
         self._reason = ""
-        self.cluster_id = ""
+        self.is_embedded = False
 
     def open(self) -> None:
         """Raises BrokerUnavailable unless a broker answers and has the topic."""
@@ -96,7 +98,7 @@ class Delivery:
         metadata = self._producer.list_topics(self._topic, timeout=CONNECT_TIMEOUT)
         if not metadata.topics[self._topic].partitions:
             kafka.ensure_topic(self._topic)
-        self.cluster_id = metadata.cluster_id or ""
+        self.is_embedded = kafka.is_mock_cluster(metadata.cluster_id or "")
         self._connected, self._failure, self._reason = True, None, ""
 
     def close(self) -> None:

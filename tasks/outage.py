@@ -13,6 +13,8 @@ class Outage:
     def __init__(self, what: str, first: float = 0.1, most: float = 2.0):
         self._what = what
         self._backoff = Backoff(first, most)
+        # What was said last.
+        self.reason = ""
 
     @property
     def present(self) -> bool:
@@ -20,8 +22,9 @@ class Outage:
 
     def failed(self, error: Exception) -> float:
         """Logs the first failure of a row of them; returns the seconds to wait (capped, jittered)."""
+        self.reason = str(error).strip() or type(error).__name__
         if not self.present:
-            logger.warning("%s failed, trying again until it works: %s", self._what, str(error).strip() or type(error).__name__)
+            logger.warning("%s failed, trying again until it works: %s", self._what, self.reason)
         return self._backoff.next()
 
     def over(self) -> None:

@@ -227,3 +227,19 @@ def faulty_broker(settings, monkeypatch):
     broker.write_atomically(home / broker.FILE, {"bootstrap_servers": cluster.bootstrap_servers, "pid": os.getpid()})
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def start_relay(committed_db, topic):
+    """Makes relays, and closes them."""
+    from tasks.relay import Relay
+
+    made = []
+
+    def make(*arguments) -> Relay:
+        made.append(Relay(*arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -12,9 +12,10 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskpulse import kafka
+from taskpulse import kafka, observation
+from taskpulse.observation import Observation, Observer
 from tasks import barrier
-from tasks.barrier import Barrier, LossDetector, Observation, Observer, Verdict, decide
+from tasks.barrier import Barrier, LossDetector, Verdict, decide
 
 EVERYTHING = 2**62
 
@@ -313,7 +314,7 @@ def test_a_broker_that_does_not_answer_is_logged_once_and_never_waited_for(detec
     add_published(age=5)
     settings_of_nobody = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
     with monkeypatch.context() as patch:
-        patch.setattr(barrier, "REQUEST_TIMEOUT", 0.2)
+        patch.setattr(observation, "REQUEST_TIMEOUT", 0.2)
         patch.setattr(kafka, "admin_settings", lambda: settings_of_nobody)
         for _ in range(3):
             detector._next = 0.0

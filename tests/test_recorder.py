@@ -693,7 +693,7 @@ def test_no_statement_reads_the_outbox_as_a_whole(committed_db):
         rows = cursor.fetchall()
         ids = reconcile.uuid_array(row[0] for row in rows)
         digests = reconcile.bytea_array(bytes(row[1]) for row in rows)
-        statements = [(reconcile._TAKE, [ids, digests]), (reconcile._SEND_AGAIN, [ids]), (reconcile._KNOWN, [ids, ids])]
+        statements = [(reconcile._TAKE, [ids, digests]), (reconcile._SEND_AGAIN, {"ids": ids}), (reconcile._KNOWN, [ids, ids])]
         for mode in ("force_custom_plan", "force_generic_plan"):
             cursor.execute(f"SET plan_cache_mode = {mode}")
             for statement, parameters in statements:

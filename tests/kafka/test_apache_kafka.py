@@ -15,8 +15,8 @@ from audit.models import DeadLetter
 from audit.recorder import Recorder
 from taskpulse import kafka, stall
 from taskpulse.event_consumer import EventConsumer
+from taskpulse.observation import Observer
 from tasks import barrier
-from tasks.barrier import Observer
 from tasks.models import OutboxEvent, Task
 from tasks.relay import Relay
 from tests.recording import assert_log_is_whole, task_with_versions, versions

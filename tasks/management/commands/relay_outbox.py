@@ -11,7 +11,7 @@ class Command(BaseCommand):
 
     def handle(self, **_):
         stop = Stop().listen()
-        relay = Relay()
+        relay = Relay(stop)
         try:
             while not stop.requested:
                 if not relay.step():
