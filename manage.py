@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs a management command; what it changes is recorded as done by `system:<command>`."""
 
+import logging
 import os
 import sys
 
@@ -25,6 +26,12 @@ def main() -> None:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"{command or 'manage.py'}: {error}")
+    except Exception:
+        if not logging.getLogger().handlers:  # not configured yet
+            raise
+        # Not Python's own way: PostgreSQL's messages quote rows, and a machine may read the log.
+        logging.getLogger("taskpulse").critical("%(command)s ended by an exception", {"command": command}, exc_info=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ an event whose earlier version still waits in the outbox is sent back to the rel
 
 import hashlib
 import logging
+import time
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from django.conf import settings
 from django.db import DataError, IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
 
 from audit import dead_letters, ledger, reconcile
+from taskpulse import logs
 from taskpulse.metrics import COMMIT_TO_ENTRY, HELD, RECORDED, REORDERED, REPEATED
 from taskpulse.worker import CannotContinue
 from tasks import context, events
@@ -77,13 +79,14 @@ class Recorder:
                     raise
 
     def _record(self, messages: list[Message]) -> None:
+        began = time.monotonic()
         received, refused = _read(messages)
         with transaction.atomic():
             head = ledger.lock_head()
             now = reconcile.take_true(received)
-            recordable = [item for item in received if item.taken]
+            recordable = in_version_order([item for item in received if item.taken])
             if recordable:
-                ledger.append(head, in_version_order(recordable), now)
+                ledger.append(head, recordable, now)
             # Now, since a forgery may bear the id of an event that this batch records.
             sorted_out = reconcile.sort_out([item for item in received if not item.taken])
             refused += sorted_out.refused
@@ -94,6 +97,18 @@ class Recorder:
         REPEATED.inc(sorted_out.repeated)
         REORDERED.inc(sorted_out.reordered)
         dead_letters.count(refused)
+        last = head.first_seq + head.edge.size - 1
+        fields = {
+            "recorded": len(recordable),
+            "seq_first": last - len(recordable) + 1 if recordable else None,
+            "seq_last": last if recordable else None,
+            "repeated": sorted_out.repeated or None,
+            "reordered": sorted_out.reordered or None,
+            "dead_letters": len(refused) or None,
+            "duration_ms": round((time.monotonic() - began) * 1000, 3),
+        }
+        request_ids = (item.event.requestid for item in recordable)
+        logs.batch(logger, "%(recorded)d events recorded in %(duration_ms).1f ms", fields, request_ids)
 
     def _hold_alone(self, message: Message, error: Exception) -> bool:
         received, _ = _read([message])

@@ -3,14 +3,21 @@
 import gc
 import os
 import resource
+import sys
 from pathlib import Path
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from gunicorn.glogging import Logger
 
 from taskpulse import drain, web_database
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "taskpulse.settings")
+
+try:
+    logconfig_dict = settings.LOGGING
+except ImproperlyConfigured as error:
+    sys.exit(f"web: {error}")
 
 bind = f"0.0.0.0:{os.environ.get('PORT') or '8000'}"
 worker_class = "taskpulse.web.LingeringWorker"
@@ -33,20 +40,11 @@ control_socket_disable = True
 # Heartbeat files do not belong on a disk that can be slow.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (gunicorn makes a file of its own there)
 proc_name = "taskpulse-web"
-logconfig_dict = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-    "root": {"level": "INFO", "handlers": ["console"]},
-    "loggers": {
-        "gunicorn.error": {"level": "INFO", "handlers": ["console"], "propagate": False},
-    },
-}
 
 
 class NoAccessLog(Logger):
-    """Errors and the server's own life. gunicorn would compose an access line for each request, whether it is shown or not."""
+    """Errors and the server's own life; the line of each request is ours (taskpulse/access.py). gunicorn would compose an
+    access line for each request, whether it is shown or not."""
 
     def access(self, resp, req, environ, request_time):
         pass

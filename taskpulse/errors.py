@@ -29,7 +29,7 @@ _LIMITS = {
     "57014": "The database took too long for this request. Nothing was changed. Try again.",
     "55P03": "Somebody else is changing the same task and has not finished. Nothing was changed. Try again.",
 }
-_PROGRAM_PATHS = ("/api/", "/healthz", "/health", "/readyz", "/ready")
+_PROGRAM_PATHS = ("/api/", "/healthz", "/health", "/readyz", "/ready", "/metrics")
 
 
 class Problem(exceptions.APIException):
@@ -98,11 +98,11 @@ def _describe(error, request) -> tuple[int, str, list | None, dict]:
         return 409, "The task was changed or deleted at the same time; read it again.", None, {}
     if isinstance(error, (OperationalError, InterfaceError)):
         # The class alone: the driver's message may name hosts and users.
-        log.error("database unavailable for request %s: %s", getattr(request, "request_id", "-"), _cause(error))
+        log.error("the database is unavailable: %s", _cause(error))
         state = getattr(error.__cause__, "sqlstate", None)
         detail = _LIMITS.get(state, "The database cannot be used at the moment. Try again.")
         return 503, detail, None, {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    log.error("request %s failed", getattr(request, "request_id", "-"), exc_info=error)
+    log.error("a request failed", exc_info=error)
     return 500, "Something went wrong on our side; the log has it under the request's id.", None, {}
 
 

@@ -1,8 +1,10 @@
-"""The request's context: who asks, from where, under which id."""
+"""The request's context: who asks, from where, under which id. Where a request begins and ends."""
 
 import re
 import uuid
+from time import perf_counter
 
+from taskpulse import access
 from tasks import context
 
 # What is accepted from a caller: short, printable, no separators that would break a log line.
@@ -13,12 +15,14 @@ REASON_LENGTH = 500
 
 
 class RequestContextMiddleware:
-    """Takes `X-Request-ID` (or makes one) and answers with it; takes `traceparent` and `X-Change-Reason`."""
+    """Takes `X-Request-ID` (or makes one) and answers with it; takes `traceparent` and `X-Change-Reason`. Tells of the
+    request when it ends (`access.ended`)."""
 
     def __init__(self, get_response):
         self.get_response = get_response
 
     def __call__(self, request):
+        began = perf_counter()
         request_id = request.headers.get("X-Request-ID", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = str(uuid.uuid4())
@@ -33,7 +37,8 @@ class RequestContextMiddleware:
         request.request_id = request_id
         with context.use(current):
             response = self.get_response(request)
-        response["X-Request-ID"] = request_id
+            response["X-Request-ID"] = request_id
+            access.ended(request, response.status_code, current, perf_counter() - began)
         return response
 
 

@@ -1,6 +1,6 @@
 """Settings: each is declared in `taskpulse/declarations.py` and read once, strictly, by `taskpulse/env.py`."""
 
-from taskpulse import database
+from taskpulse import database, logs
 from taskpulse.declarations import DECLARED
 from taskpulse.env import PREFIX, Environment, home_directory
 
@@ -34,9 +34,10 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    # The first: what the others answer has a request id, a line in the log and its metrics too.
+    "taskpulse.middleware.RequestContextMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "taskpulse.middleware.RequestContextMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -161,11 +162,4 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {"PriorityEnum": "tasks.models.Priority", "StatusEnum": "tasks.models.Status"},
 }
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": env["TASKPULSE_LOG_LEVEL"]},
-    "loggers": {"django.request": {"level": "ERROR"}, "django.server": {"level": "WARNING"}},
-}
+LOGGING = logs.configuration(env["TASKPULSE_LOG_FORMAT"], env["TASKPULSE_LOG_LEVEL"])

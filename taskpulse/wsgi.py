@@ -21,7 +21,7 @@ class Handler(WSGIHandler):
         super().load_middleware(is_async)
         for_browsers = self._middleware_chain
         for_programs = convert_exception_to_response(self._get_response)
-        for middleware in (RequestContextMiddleware, SecurityMiddleware):
+        for middleware in (SecurityMiddleware, RequestContextMiddleware):
             for_programs = convert_exception_to_response(middleware(for_programs))
 
         def chain(request):

@@ -4,12 +4,16 @@ The context travels in a ContextVar. Inside a transaction it is also told to Pos
 database's own capture of a change that no signal saw names the same actor and request.
 """
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 from psycopg.pq import TransactionStatus
+
+# How many events of a request its line in the log names.
+NOTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,18 @@ class Context:
     reason: str | None = None
     # The HTTP request, asked for its session's user only when a change is made without `actor`.
     request: object = None
+    # The ids of the events that this request committed, the first NOTED of them, and the tasks that they are about.
+    event_ids: list[str] = field(default_factory=list)
+    task_ids: set[str] = field(default_factory=set)
+    events: int = 0
+
+    def note(self, committed: Sequence[tuple]) -> None:
+        """Called after the commit with (event id, task id or None) of each event."""
+        self.events += len(committed)
+        for event_id, task_id in committed[: NOTED - len(self.event_ids)]:
+            self.event_ids.append(str(event_id))
+            if task_id is not None:
+                self.task_ids.add(str(task_id))
 
     def resolve_actor(self) -> Actor:
         if self.actor is None and self.request is not None:

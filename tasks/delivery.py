@@ -1,5 +1,6 @@
 """Sending a batch of outbox rows to Kafka, and what became of each."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,11 @@ from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from taskpulse import kafka
+from taskpulse import kafka, logs
+from tasks import events
 from tasks.events import CONTENT_TYPE
+
+logger = logging.getLogger("taskpulse.relay")
 
 # The broker's verdict on a record itself, which no later try changes (Kafka protocol error codes 10, 18, 4, 87).
 # Everything else is an outage: what it says about the topic, a right or the cluster is not the event's fault.
@@ -114,7 +118,7 @@ class Delivery:
 
         After a refusal on the spot the later versions of that subject are not sent.
         """
-        report, stopped = Report(), set()
+        report, stopped, began = Report(), set(), time.monotonic()
         for row in rows:
             if row.subject in stopped:
                 continue
@@ -130,6 +134,7 @@ class Delivery:
                 report.trouble = "the producer's queue is full"
                 break
         self._await(report)
+        _tell(rows, report, time.monotonic() - began)
         return report
 
     def _await(self, report: Report) -> None:
@@ -164,3 +169,12 @@ class Delivery:
         if self._producer is not None:
             self._producer.poll(0)
         return f"{said} ({self._reason})" if self._reason else said
+
+
+def _tell(rows: Sequence[Row], report: Report, seconds: float) -> None:
+    published = [row for row in rows if row.id in report.delivered]
+    if published:
+        fields = {"published": len(published), "duration_ms": round(seconds * 1000, 3)}
+        fields |= {"outbox_first": published[0].id, "outbox_last": published[-1].id}
+        request_ids = (events.attribute(row.payload, events.REQUEST_ID) for row in published)
+        logs.batch(logger, "%(published)d events published in %(duration_ms).1f ms", fields, request_ids)

@@ -6,6 +6,7 @@ tests hold one against the other.
 """
 
 import os
+import re
 import time
 import uuid
 from datetime import UTC, datetime
@@ -64,6 +65,19 @@ def parse(payload: bytes) -> Event:
     if event.sequence is not None and not (event.sequence.isascii() and event.sequence.isdigit() and len(event.sequence) <= 20):
         raise Malformed("sequence is not a number of at most 20 digits")
     return event
+
+
+# Keys are sorted, so that something stands before each of these; in a text, quotes are escaped: this is a key and no text.
+REQUEST_ID, TRACEPARENT = b',"requestid":"', b',"traceparent":"'
+_PLAIN = re.compile(rb'([A-Za-z0-9._:/+=@-]{1,128})"')
+
+
+def attribute(payload: bytes, name: bytes) -> str | None:
+    """REQUEST_ID or TRACEPARENT of an event of ours, without parsing it: 0.4 µs, not 2. None if it has none, or one that no
+    request of ours could have (a raw SQL session may claim any)."""
+    start = payload.rfind(name)
+    found = _PLAIN.match(payload, start + len(name)) if start >= 0 else None
+    return found and found[1].decode()
 
 
 def canonical(document) -> bytes:

@@ -8,6 +8,7 @@ refuses it).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from django.db import connections, models
@@ -83,7 +84,9 @@ def append(changes: Sequence[Change], using: str = "default") -> None:
     connection = connections[using]
     if not connection.in_atomic_block:
         raise TransactionManagementError("outbox.append() must run in the transaction of the change it records")
-    attributes = context.current().attributes()
+    current = context.current()
+    attributes = current.attributes()
+    made = []
     with connection.cursor() as cursor, context.captured():
         for start in range(0, len(changes), _ROWS_A_STATEMENT):
             batch = changes[start : start + _ROWS_A_STATEMENT]
@@ -94,8 +97,11 @@ def append(changes: Sequence[Change], using: str = "default") -> None:
                     moment=change.moment, task_id=change.task_id, document=change.document, changed=change.changed,
                     attributes=attributes,
                 )  # fmt: skip
+                made.append((event_id, change.task_id))
                 parameters += [event_id, change.subject_type, change.subject_id, change.version, change.task_id, payload]
             cursor.execute(_INSERT + ", ".join([_ROW] * len(batch)), parameters)
+    if current.request_id is not None:
+        connection.on_commit(partial(current.note, made))
 
 
 def release(ids: Sequence[int], using: str = "default") -> int:
