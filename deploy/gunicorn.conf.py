@@ -11,8 +11,11 @@ from django.core.exceptions import ImproperlyConfigured
 from gunicorn.glogging import Logger
 
 from taskpulse import drain, web_database
+from taskpulse.worker_metrics import Directory
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "taskpulse.settings")
+# Before prometheus_client is imported: the workers' metrics are in files that any of them can add up.
+metrics = Directory.of_this_master()
 
 try:
     logconfig_dict = settings.LOGGING
@@ -68,3 +71,11 @@ def when_ready(server):
     gc.freeze()
     web_database.limit()
     drain.delay_stop(server, settings.WEB_DRAIN_SECONDS)
+
+
+def child_exit(server, worker):
+    metrics.sweep(alive=server.WORKERS)
+
+
+def on_exit(server):
+    metrics.remove()

@@ -7,8 +7,11 @@ import orjson
 from django.db import Error, connection
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from taskpulse import drain
+from taskpulse.metrics import BUILD, DEPENDENCY_UP, EMBEDDED, UNAPPLIED
+from taskpulse.worker_metrics import registry
 
 log = logging.getLogger("taskpulse.health")
 
@@ -40,6 +43,30 @@ def _known_migrations() -> frozenset[tuple[str, str]]:
     return frozenset(loader.disk_migrations)
 
 
+def _database() -> dict[str, str | None]:
+    """What is wrong with the database and its migrations, and how many are applied and not; one statement."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT app, name FROM django_migrations")
+            applied = set(cursor.fetchall())
+    except Error as error:
+        state = getattr(error.__cause__, "sqlstate", None)
+        if state != "42P01":  # undefined_table: the database is there and empty
+            log.warning("not ready: %s %s", type(error).__name__, state or "")
+            UNAPPLIED.replace({})
+            return {"database": "cannot be reached", "migrations": "unknown: the database cannot be reached"}
+        applied = set()
+    missing = sorted(_known_migrations() - applied)
+    UNAPPLIED.set(len(missing), connection.alias)
+    wrong = None
+    if not applied:
+        wrong = "no migration is applied: run `manage.py migrate`"
+    elif missing:
+        first = ".".join(missing[0])
+        wrong = f"{len(missing)} not applied, the first is {first}: run `manage.py migrate`"
+    return {"database": None, "migrations": wrong}
+
+
 def ready(request) -> HttpResponse:
     """200 when the database answers and every migration of this code is applied; else 503, naming the check.
 
@@ -49,19 +76,12 @@ def ready(request) -> HttpResponse:
     """
     if drain.requested():
         return _answer({"stopping": "this process was asked to stop: send requests elsewhere"})
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT app, name FROM django_migrations")
-            applied = set(cursor.fetchall())
-    except Error as error:
-        state = getattr(error.__cause__, "sqlstate", None)
-        if state == "42P01":  # undefined_table: the database is there and empty
-            return _answer({"database": None, "migrations": "no migration is applied: run `manage.py migrate`"})
-        log.warning("not ready: %s %s", type(error).__name__, state or "")
-        return _answer({"database": "cannot be reached", "migrations": "unknown: the database cannot be reached"})
-    missing = sorted(_known_migrations() - applied)
-    wrong = None
-    if missing:
-        first = ".".join(missing[0])
-        wrong = f"{len(missing)} not applied, the first is {first}: run `manage.py migrate`"
-    return _answer({"database": None, "migrations": wrong})
+    return _answer(_database())
+
+
+def metrics(request) -> HttpResponse:
+    """What all processes of the web role counted, in Prometheus' text format, and how the database looks from here."""
+    for name, wrong in _database().items():
+        DEPENDENCY_UP.set(wrong is None, {"database": "postgresql"}.get(name, name))
+    page = generate_latest(registry(BUILD, EMBEDDED, DEPENDENCY_UP, UNAPPLIED))
+    return HttpResponse(page, content_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})

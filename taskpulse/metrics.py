@@ -22,6 +22,9 @@ DEPENDENCY_UP = Reading("taskpulse_dependency_up", "1 for a dependency that answ
 
 # More of them means more load than the web role can serve in time.
 WEB_REFUSED = Counter("taskpulse_web_refused", "Requests answered with 503 because too many waited")
+# 0, unless code runs before its migrations. (django-prometheus calls it django_migrations_unapplied_total: a gauge whose
+# name says counter, read once at the start. Its own are read with each scrape of the web role.)
+UNAPPLIED = Reading("django_migrations_unapplied", "Migrations of this code that are not applied", ["connection"])
 
 # Outbox: read by relay and consumer at the scrape, the same from each of them (use max, not sum)
 

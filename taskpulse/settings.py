@@ -64,9 +64,10 @@ TEMPLATES = [
     }
 ]
 
+PROMETHEUS_LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, float("inf"))
 DATABASES = {
     "default": {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "taskpulse.metered",
         **_database,
         # Persistent connections, checked at the start of a request. A pool costs more per request than it gives.
         "CONN_MAX_AGE": None,

@@ -8,6 +8,7 @@ from taskpulse import health
 urlpatterns = [
     re_path(r"^healthz?/?$", health.live, name="live"),
     re_path(r"^readyz?/?$", health.ready, name="ready"),
+    re_path(r"^metrics/?$", health.metrics, name="metrics"),
     path("api/", include("tasks.api.urls")),
     path("api/", include("audit.api.urls")),
     re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),

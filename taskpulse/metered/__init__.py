@@ -1,0 +1,1 @@
+"""Django's PostgreSQL backend with django-prometheus' database metrics (ENGINE = "taskpulse.metered")."""
