@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -146,6 +147,18 @@ class Clients:
 
         asyncio.run(everything())
         return self.found
+
+    @contextmanager
+    def running(self):
+        """The clients beside what the block does in the caller's thread."""
+        over = threading.Event()
+        thread = threading.Thread(target=self.run, args=[0, over.wait])
+        thread.start()
+        try:
+            yield self.found
+        finally:
+            over.set()
+            thread.join()
 
     async def _client(self) -> None:
         reader = writer = None
