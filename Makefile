@@ -7,7 +7,7 @@ export PYTHONWARNINGS ?= ignore
 # For commands that read the settings and neither database nor sessions.
 UNUSED_SETTINGS := SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
-.PHONY: run test test-kafka test-load chaos bench lint settings-table requirements sbom audit-packages licences
+.PHONY: run test test-kafka test-load chaos bench lint settings-table requirements sbom audit-packages licences image image-test
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -38,6 +38,19 @@ lint: $(VENV)/.dev
 # README's table, from taskpulse/declarations.py.
 settings-table: $(VENV)/.dev
 	$(UNUSED_SETTINGS) $(BIN)/python manage.py settings_table
+
+# ---- the image; DOCKER names the engine's client
+
+DOCKER ?= docker
+IMAGE ?= taskpulse:$(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+export DOCKER IMAGE
+
+image:
+	$(DOCKER) build --tag $(IMAGE) --build-arg VERSION=$(lastword $(subst :, ,$(IMAGE))) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(BUILD_ARGS) .
+
+image-test: $(VENV)/.dev image
+	$(BIN)/python -m pytest tests/container $(ARGS)
 
 # ---- what is installed: NAME.in holds the direct packages with their reasons, NAME.txt all of them with their hashes
 

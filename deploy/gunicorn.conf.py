@@ -22,9 +22,13 @@ try:
 except ImproperlyConfigured as error:
     sys.exit(f"web: {error}")
 
-bind = f"0.0.0.0:{os.environ.get('PORT') or '8000'}"
+try:
+    bind = f"0.0.0.0:{settings.PORT}"
+    workers = settings.WEB_CONCURRENCY
+except ImproperlyConfigured as error:
+    # A line for each setting that is wrong, instead of the stack of an application that cannot be loaded.
+    raise SystemExit(f"web: {error}") from None
 worker_class = "taskpulse.web.LingeringWorker"
-workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 threads = 8
 # Loaded once, shared by the workers; one that dies is back at once.
 preload_app = True

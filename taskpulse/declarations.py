@@ -15,6 +15,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("ALLOWED_HOSTS", words(), "the names under which it is reached", "localhost,127.0.0.1,[::1]"),
         Setting("CSRF_TRUSTED_ORIGINS", words(), "origins, scheme included, whose forms are accepted"),
         Setting("TASKPULSE_HOME", directory(), "all data of an installation", shown="`.taskpulse/`"),
+        Setting(
+            "TASKPULSE_STATIC_ROOT", directory(), "static files under hashed names, of the image", shown="collected by `up`"
+        ),
         Setting("PORT", integer(1, 65_535), "where the web role listens", "8000"),
         Setting("BIND_ADDRESS", text("an address of this machine"), "where `up` listens", "127.0.0.1"),
         Setting("WEB_CONCURRENCY", integer(1, 256), "processes of the web role", "2"),

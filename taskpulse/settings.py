@@ -97,7 +97,16 @@ USE_I18N = True
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = TASKPULSE_HOME / "static"
+# The image holds them collected, compressed and under hashed names, for ever cacheable; elsewhere `up` collects them as they are.
+STATIC_ROOT = env["TASKPULSE_STATIC_ROOT"] or TASKPULSE_HOME / "static"
+_hashed = "whitenoise.storage.CompressedManifestStaticFilesStorage"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": _hashed if env["TASKPULSE_STATIC_ROOT"] else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 SECURE_CONTENT_TYPE_NOSNIFF = True
