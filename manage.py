@@ -19,9 +19,11 @@ def main() -> None:
         Command().run_from_argv(sys.argv)
         return
     if command:
+        from taskpulse import database
         from tasks import context
 
         context.set_process_actor(command)
+        database.set_process_command(command)
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:

@@ -5,8 +5,9 @@ begin with TASKPULSE_, so that a misspelt one is noticed.
 """
 
 from taskpulse.env import Setting
-from taskpulse.kinds import choice, directory, integer, secret, text, words
+from taskpulse.kinds import SSL_MODES, choice, directory, file, integer, secret, text, words
 
+_DATABASE = text("postgresql://USER:PASSWORD@HOST:PORT/NAME", r"postgres(ql)?://\S+", "URL")
 _TOPIC = text("a topic's name: letters, digits, '.', '_' and '-', at most 249", r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "topic")
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
@@ -36,15 +37,18 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("TASKPULSE_WEB_GRACEFUL_SECONDS", integer(1, 600), "then, for requests in flight to end", "10", "s"),
     ),
     "PostgreSQL": (
-        Setting(
-            "DATABASE_URL", text("postgresql://USER:PASSWORD@HOST:PORT/NAME", r"postgres(ql)?://\S+", "URL"),
-            "PostgreSQL 18 or newer", secret=True, shown="embedded by `up`",
-        ),
+        Setting("DATABASE_URL", _DATABASE, "PostgreSQL 18 or newer", secret=True, shown="embedded by `up`"),
+        Setting("DATABASE_DIRECT_URL", _DATABASE, "the same without a pooler, for all but web and consumer", secret=True),
+        Setting("TASKPULSE_POOLER", choice("none", "transaction"), "what DATABASE_URL reaches: PgBouncer's pool mode", "none"),
         Setting("DB_HOST", text("a host's name or address"), "instead of DATABASE_URL, with the four below"),
         Setting("DB_PORT", integer(1, 65_535), "", "5432"),
         Setting("DB_NAME", text("a database's name"), ""),
         Setting("DB_USER", text("a role's name"), ""),
         Setting("DB_PASSWORD", secret(), "", secret=True),
+        Setting("DB_SSLMODE", choice(*SSL_MODES), "TLS to PostgreSQL, as libpq's `sslmode`", shown="libpq's: `prefer`"),
+        Setting("DB_SSLROOTCERT", file("system"), "whom to trust, for `verify-ca` and `verify-full`"),
+        Setting("DB_SSLCERT", file(), "our certificate, where PostgreSQL asks for one"),
+        Setting("DB_SSLKEY", file(), "its private key (mode 600)"),
     ),
     "Kafka": (
         Setting(

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+# libpq's, from none to the strictest (PostgreSQL documentation 32.19).
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -80,15 +83,18 @@ def words(item: Kind | None = None) -> Kind:
     return Kind(f"list of {item.name}" if item.name != "text" else "list", expected, parse, empty=())
 
 
-def file() -> Kind:
-    """A file that can be read now; the result is its path."""
+def file(*words: str) -> Kind:
+    """A file that can be read now, or one of the words; the result is its path."""
 
     def parse(value: str) -> str:
+        if value in words:
+            return value
         with Path(value).open("rb") as opened:
             opened.read(1)
         return value
 
-    return Kind("file", "the path of a file that this process can read", _value_error(parse))
+    others = "".join(f" or `{word}`" for word in words)
+    return Kind(f"file{others}", f"the path of a file that this process can read{others}", _value_error(parse))
 
 
 def directory() -> Kind:

@@ -6,7 +6,7 @@ from taskpulse.env import PREFIX, Environment, home_directory
 
 TASKPULSE_HOME = home_directory()
 env = Environment(TASKPULSE_HOME, DECLARED)
-_database = database.address(env)
+DATABASES = {"default": database.configuration(env)}
 env.stop_if_wrong()
 
 # Each declared setting becomes Django's of the same name, without our prefix: TASKPULSE_RELAY_BATCH is settings.RELAY_BATCH.
@@ -65,25 +65,6 @@ TEMPLATES = [
 ]
 
 PROMETHEUS_LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, float("inf"))
-DATABASES = {
-    "default": {
-        "ENGINE": "taskpulse.metered",
-        **_database,
-        # Persistent connections, checked at the start of a request. A pool costs more per request than it gives.
-        "CONN_MAX_AGE": None,
-        "CONN_HEALTH_CHECKS": True,
-        "DISABLE_SERVER_SIDE_CURSORS": True,
-        "OPTIONS": {
-            # Server-side prepared statements: plan once, run many (Django turns them off by default).
-            "prepare_threshold": 2,
-            "server_side_binding": True,
-            "connect_timeout": 5,
-            "keepalives_idle": 5,
-            "tcp_user_timeout": 5000,
-            **_database["OPTIONS"],
-        },
-    }
-}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_PASSWORD_VALIDATORS = [

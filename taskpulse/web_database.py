@@ -18,9 +18,11 @@ _IDLE_IN_TRANSACTION = 10_000
 
 
 def limit() -> None:
-    """For the web role's process, before its first connection. 0 leaves a limit to PostgreSQL's role or database, as behind
-    a PgBouncer that refuses the start-up parameter `options`."""
+    """For the web role's process, before its first connection. 0 leaves a limit to PostgreSQL's role or database, and so does
+    a pooler: its sessions are nobody's, and it refuses the start-up parameter `options`."""
     limits = {"statement_timeout": settings.WEB_STATEMENT_TIMEOUT_MS, "lock_timeout": settings.WEB_LOCK_TIMEOUT_MS}
+    if settings.POOLER != "none":
+        limits.clear()
     if any(limits.values()):
         limits["idle_in_transaction_session_timeout"] = _IDLE_IN_TRANSACTION
     options = connections.settings["default"]["OPTIONS"]
