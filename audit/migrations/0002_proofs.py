@@ -12,6 +12,8 @@ class Migration(migrations.Migration):
     dependencies = [
         ("audit", "0001_initial"),
     ]
+    # Held against tests/migration_safety.py: what it would be refused for, and why it is right here.
+    reviewed = {"opaque": "makes triggers on the tables that this migration makes itself"}
 
     operations = [
         migrations.CreateModel(
