@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn.glogging import Logger
 
-from taskpulse import drain, web_database
+from taskpulse import drain, responses, web_database
 from taskpulse.worker_metrics import Directory
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "taskpulse.settings")
@@ -63,6 +63,10 @@ logger_class = NoAccessLog
 def post_fork(server, worker):
     """A request makes some thousands of objects and no cycles: collecting at every 700th is time for nothing."""
     gc.set_threshold(50_000, 20, 50)
+    # gunicorn asks for some thirty of its settings in each request, each a method call: plain attributes from here on.
+    for name, setting in worker.cfg.settings.items():
+        if not hasattr(type(worker.cfg), name):
+            vars(worker.cfg)[name] = setting.get()
 
 
 def when_ready(server):
@@ -74,6 +78,7 @@ def when_ready(server):
     gc.collect()
     gc.freeze()
     web_database.limit()
+    responses.install()
     drain.delay_stop(server, settings.WEB_DRAIN_SECONDS)
 
 
