@@ -20,14 +20,11 @@ metrics = Directory.of_this_master()
 try:
     logconfig_dict = settings.LOGGING
 except ImproperlyConfigured as error:
+    # A line for each setting that is wrong, instead of the stack of an application that cannot be loaded.
     sys.exit(f"web: {error}")
 
-try:
-    bind = f"0.0.0.0:{settings.PORT}"
-    workers = settings.WEB_CONCURRENCY
-except ImproperlyConfigured as error:
-    # A line for each setting that is wrong, instead of the stack of an application that cannot be loaded.
-    raise SystemExit(f"web: {error}") from None
+bind = f"0.0.0.0:{settings.PORT}"
+workers = settings.WEB_CONCURRENCY
 worker_class = "taskpulse.web.LingeringWorker"
 threads = 8
 # Loaded once, shared by the workers; one that dies is back at once.
