@@ -50,6 +50,10 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("DB_SSLCERT", file(), "our certificate, where PostgreSQL asks for one"),
         Setting("DB_SSLKEY", file(), "its private key (mode 600)"),
     ),
+    "Migrations": (
+        Setting("TASKPULSE_MIGRATE_LOCK_TIMEOUT_MS", integer(1, 600_000), "for a table's lock, then it tries again", "2000", "ms"),
+        Setting("TASKPULSE_MIGRATE_PATIENCE_SECONDS", integer(0, 86_400), "of such tries, then it gives up", "300", "s"),
+    ),
     "Kafka": (
         Setting(
             "KAFKA_BOOTSTRAP_SERVERS", text("HOST:PORT, several separated by commas"), "any Apache Kafka", shown="embedded by `up`"

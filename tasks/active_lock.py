@@ -22,6 +22,7 @@ class ActiveLock:
     """
 
     def __init__(self, name: str):
+        self._name = name
         self._key = int.from_bytes(hashlib.sha256(f"taskpulse {name}".encode()).digest()[:8], "big", signed=True)
         self._connection: psycopg.Connection | None = None
         self._locked = False
@@ -32,7 +33,7 @@ class ActiveLock:
             return True
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = _connect()
+                self._connection = _connect(self._name)
             row = self._connection.execute("SELECT pg_try_advisory_lock(%s)", [self._key]).fetchone()
         except psycopg.Error:
             self.release()
@@ -60,13 +61,13 @@ class ActiveLock:
             self._connection = None
 
 
-def _connect() -> psycopg.Connection:
+def _connect(name: str) -> psycopg.Connection:
     parameters = connection.get_connection_params()
     options = " ".join(filter(None, [parameters.get("options"), _SERVER_SIDE]))
     return psycopg.connect(
         **{name: parameters[name] for name in parameters if name not in ("context", "cursor_factory", "prepare_threshold")}
         | {
-            "application_name": "taskpulse relay lock",
+            "application_name": f"taskpulse {name.split()[0]} lock",
             "autocommit": True,
             "options": options,
             "keepalives": 1,

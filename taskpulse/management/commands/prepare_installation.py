@@ -16,8 +16,8 @@ from tasks.tokens import ApiToken
 
 # Seconds that a named database may take to answer.
 DATABASE_PATIENCE = 30.0
-# PostgreSQL's advisory lock of this key: two machines that start at once do not migrate one database at once.
-MIGRATION_LOCK = 7_238_105
+# PostgreSQL's advisory lock of this key: two machines that start at once do not make two administrators.
+PREPARATION_LOCK = 7_238_105
 
 
 class Command(BaseCommand):
@@ -30,12 +30,12 @@ class Command(BaseCommand):
     def handle(self, *, url, **_):
         self._wait_for_database()
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+            cursor.execute("SELECT pg_advisory_lock(%s)", [PREPARATION_LOCK])
             call_command("migrate", verbosity=0, interactive=False)
             Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
             call_command("collectstatic", verbosity=0, interactive=False)
             self._administrator(Installation(settings.TASKPULSE_HOME), url)
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [PREPARATION_LOCK])
 
     def _wait_for_database(self) -> None:
         stop, backoff, waited = Stop().listen(), Backoff(0.2, 2.0), 0.0
