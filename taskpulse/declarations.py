@@ -8,6 +8,9 @@ from taskpulse.env import Setting
 from taskpulse.kinds import SSL_MODES, choice, directory, file, integer, secret, text, words
 
 _DATABASE = text("postgresql://USER:PASSWORD@HOST:PORT/NAME", r"postgres(ql)?://\S+", "URL")
+_BROKER = r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}"
+_BROKERS = text("HOST:PORT, several separated by commas", rf"{_BROKER}(,\s*{_BROKER})*", "brokers")
+_ENDPOINT = text("https://HOST/PATH", r"https?://[^\s/?#]+\S*", "URL")
 _TOPIC = text("a topic's name: letters, digits, '.', '_' and '-', at most 249", r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "topic")
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
@@ -55,12 +58,25 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("TASKPULSE_MIGRATE_PATIENCE_SECONDS", integer(0, 86_400), "of such tries, then it gives up", "300", "s"),
     ),
     "Kafka": (
-        Setting(
-            "KAFKA_BOOTSTRAP_SERVERS", text("HOST:PORT, several separated by commas"), "any Apache Kafka", shown="embedded by `up`"
-        ),
+        Setting("KAFKA_BOOTSTRAP_SERVERS", _BROKERS, "any Apache Kafka", shown="embedded by `up`"),
+        Setting("KAFKA_SECURITY_PROTOCOL", choice("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"), "to the brokers", "PLAINTEXT"),
+        Setting("KAFKA_SASL_MECHANISM", choice("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"), "with SASL"),
+        Setting("KAFKA_SASL_USERNAME", text("a name"), "with PLAIN and SCRAM"),
+        Setting("KAFKA_SASL_PASSWORD", secret(), "with PLAIN and SCRAM", secret=True),
+        Setting("KAFKA_OAUTH_TOKEN_URL", _ENDPOINT, "with OAUTHBEARER: where tokens are issued (OpenID Connect)"),
+        Setting("KAFKA_OAUTH_CLIENT_ID", text("a client's id"), "with OAUTHBEARER"),
+        Setting("KAFKA_OAUTH_CLIENT_SECRET", secret(), "with OAUTHBEARER", secret=True),
+        Setting("KAFKA_OAUTH_SCOPE", text("scopes, separated by spaces"), "with OAUTHBEARER, if the issuer wants one"),
+        Setting("KAFKA_OAUTH_EXTENSIONS", text("NAME=VALUE, separated by commas"), "with OAUTHBEARER (KIP-342)"),
+        Setting("KAFKA_OAUTH_CA_LOCATION", file(), "whom to trust at KAFKA_OAUTH_TOKEN_URL", shown="the system's"),
+        Setting("KAFKA_SSL_CA_LOCATION", file(), "whom to trust at the brokers (PEM)", shown="the system's"),
+        Setting("KAFKA_SSL_CERTIFICATE_LOCATION", file(), "our certificate, where the brokers ask for one (PEM)"),
+        Setting("KAFKA_SSL_KEY_LOCATION", file(), "its private key (PEM)"),
+        Setting("KAFKA_SSL_KEY_PASSWORD", secret(), "of that key", secret=True),
         Setting("KAFKA_TOPIC", _TOPIC, "where events are published; the relay makes it if it is not there", "task-events"),
         Setting("KAFKA_PARTITIONS", integer(1, 10_000), "of a topic that the relay makes", "4"),
         Setting("KAFKA_REPLICATION_FACTOR", integer(1, 100), "of a topic that the relay makes", "1"),
+        Setting("KAFKA_RETENTION_HOURS", integer(1, 1_000_000), "of a topic that the relay makes", "168", "h"),
         Setting("KAFKA_AUDIT_GROUP", text("a consumer group's name"), "the consumer group of the recorder", "audit"),
     ),
     "Relay and consumer": (

@@ -82,6 +82,7 @@ def bootstrap_servers() -> str:
 def _client_settings() -> dict:
     return {
         "bootstrap.servers": bootstrap_servers(),
+        **settings.KAFKA_SECURITY,
         "client.id": "taskpulse",
         "socket.keepalive.enable": True,
         "socket.connection.setup.timeout.ms": 5_000,
@@ -146,8 +147,8 @@ def admin_settings() -> dict:
 def ensure_topic(name: str, partitions: int | None = None, replication: int | None = None, config: dict | None = None) -> None:
     """The topic is there and each of its partitions answers when this returns; an existing one is left as it is.
 
-    Partitions and replication are KAFKA_PARTITIONS and KAFKA_REPLICATION_FACTOR unless given; the embedded broker has
-    its own. Raises KafkaException or NoBroker.
+    Partitions and replication are KAFKA_PARTITIONS and KAFKA_REPLICATION_FACTOR unless given, retention is
+    KAFKA_RETENTION_HOURS; the embedded broker has its own. Raises KafkaException or NoBroker.
     """
     client = AdminClient(admin_settings())
     if uses_embedded_broker():
@@ -159,7 +160,7 @@ def ensure_topic(name: str, partitions: int | None = None, replication: int | No
         name,
         num_partitions=partitions or settings.KAFKA_PARTITIONS,
         replication_factor=replication or settings.KAFKA_REPLICATION_FACTOR,
-        config=config or {},
+        config={"retention.ms": str(settings.KAFKA_RETENTION_HOURS * 3_600_000)} | (config or {}),
     )
     (made,) = client.create_topics([wanted], operation_timeout=REQUEST_TIMEOUT, request_timeout=REQUEST_TIMEOUT).values()
     try:

@@ -1,17 +1,19 @@
 """Settings: each is declared in `taskpulse/declarations.py` and read once, strictly, by `taskpulse/env.py`."""
 
-from taskpulse import database, logs
+from taskpulse import database, kafka_security, logs
 from taskpulse.declarations import DECLARED
 from taskpulse.env import PREFIX, Environment, home_directory
 
 TASKPULSE_HOME = home_directory()
 env = Environment(TASKPULSE_HOME, DECLARED)
 DATABASES = {"default": database.configuration(env)}
+# librdkafka's properties, with secrets; see taskpulse/kafka.py for the others.
+KAFKA_SECURITY = kafka_security.properties(env)
 env.stop_if_wrong()
 
 # Each declared setting becomes Django's of the same name, without our prefix: TASKPULSE_RELAY_BATCH is settings.RELAY_BATCH.
-# How the database is reached stands in DATABASES alone.
-_OWN = ("TASKPULSE_HOME", "DATABASE_", "DB_")
+# How the database is reached stands in DATABASES alone, how one signs in at Kafka in KAFKA_SECURITY.
+_OWN = ("TASKPULSE_HOME", "DATABASE_", "DB_", "KAFKA_SASL_", "KAFKA_OAUTH_", "KAFKA_SSL_")
 vars().update({name.removeprefix(PREFIX): value for name, value in env.values().items() if not name.startswith(_OWN)})
 
 DEBUG = False

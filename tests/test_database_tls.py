@@ -1,7 +1,5 @@
 """TLS to PostgreSQL as the settings say, against a real end of a connection: PgBouncer's, since the embedded server has none."""
 
-import subprocess
-
 import psycopg
 import pytest
 from django.db.backends.postgresql.base import DatabaseWrapper
@@ -10,6 +8,7 @@ from taskpulse import database
 from taskpulse.declarations import DECLARED
 from taskpulse.env import Environment
 from tests import pgbouncer
+from tests.certificates import make_authority, sign
 from tests.wrong_settings import wrong
 
 
@@ -22,24 +21,6 @@ def certificates(tmp_path_factory):
     sign(directory, "server", "localhost")
     sign(directory, "client", "postgres")
     return directory
-
-
-def make_authority(directory, name: str) -> None:
-    openssl(
-        directory,
-        f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout {name}.key -out {name}.pem",
-    )
-
-
-def sign(directory, name: str, subject: str) -> None:
-    openssl(
-        directory, f"req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={subject} -keyout {name}.key -out {name}.csr"
-    )
-    openssl(directory, f"x509 -req -in {name}.csr -CA root.pem -CAkey root.key -CAcreateserial -out {name}.pem")
-
-
-def openssl(directory, command: str) -> None:
-    subprocess.run(["openssl", *command.split()], cwd=directory, check=True, capture_output=True)
 
 
 @pytest.fixture

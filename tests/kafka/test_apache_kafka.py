@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions
 from django.conf import settings as django_settings
 
 from audit.models import DeadLetter
@@ -93,6 +93,15 @@ def test_a_topic_has_the_partitions_that_were_asked_for_and_is_left_alone_then(b
     assert len(partitions_of(name)) == 3
     kafka.ensure_topic(name, partitions=7)
     assert len(partitions_of(name)) == 3
+    delete(name)
+
+
+def test_a_topic_keeps_its_records_as_long_as_the_settings_say(broker, settings):
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    settings.KAFKA_RETENTION_HOURS = 3
+    kafka.ensure_topic(name, partitions=1)
+    (described,) = admin().describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name)]).values()
+    assert described.result(20)["retention.ms"].value == str(3 * 3_600_000)
     delete(name)
 
 
