@@ -7,7 +7,7 @@ export PYTHONWARNINGS ?= ignore
 # For commands that read the settings and neither database nor sessions.
 UNUSED_SETTINGS := SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
-.PHONY: run test test-kafka test-load chaos bench lint settings-table requirements sbom audit-packages licences image image-test
+.PHONY: run test test-kafka test-load chaos bench lint settings-table requirements sbom audit-packages licences image image-test compose-test
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -51,6 +51,10 @@ image:
 
 image-test: $(VENV)/.dev image
 	$(BIN)/python -m pytest tests/container $(ARGS)
+
+# docker-compose.yml on a real engine, from nothing to nothing.
+compose-test: $(VENV)/.dev image
+	$(BIN)/python -m tests.compose
 
 # ---- what is installed: NAME.in holds the direct packages with their reasons, NAME.txt all of them with their hashes
 

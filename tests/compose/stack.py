@@ -1,0 +1,111 @@
+"""The services of docker-compose.yml under a project name of their own, and requests to what they publish."""
+
+import http.client
+import json
+import os
+import secrets
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCKER = os.environ.get("DOCKER", "docker")
+# Seconds.
+PATIENCE = 180
+
+
+class Failed(AssertionError):
+    """A step did not do what it must; the message says which."""
+
+
+class Stack:
+    """Up inside the `with` block; afterwards nothing of it is left, volumes included."""
+
+    def __init__(self, project: str = "taskpulse-compose-test"):
+        self.project, self.port, self.token = project, _free_port(), ""
+        self._directory = tempfile.TemporaryDirectory(prefix="compose-test-")
+        self._settings = Path(self._directory.name) / "env"
+        names = [line.partition("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if line.endswith("=")]
+        self.secrets = [name for name in names if name != "CSRF_TRUSTED_ORIGINS"]
+        lines = [f"{name}={secrets.token_urlsafe(30)}" for name in self.secrets]
+        self._settings.write_text("\n".join([*lines, f"PUBLISHED_PORT={self.port}", f"TASKPULSE_IMAGE={os.environ['IMAGE']}", ""]))
+        self._settings.chmod(0o600)
+
+    def __enter__(self) -> "Stack":
+        self.compose("down", "--volumes", "--remove-orphans")
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind:
+            print(self.compose("logs", "--no-color", "--tail", "40", check=False).stdout)
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "30")
+        self._directory.cleanup()
+
+    def compose(self, *arguments: str, check: bool = True, settings: Path | None = None) -> subprocess.CompletedProcess:
+        # Nothing of whoever starts this may reach the services.
+        kept = {name: value for name, value in os.environ.items() if name.startswith(("DOCKER", "PATH", "HOME"))}
+        command = [DOCKER, "compose", "--project-name", self.project, "--env-file", str(settings or self._settings), *arguments]
+        result = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, timeout=600, check=False)
+        if check and result.returncode:
+            raise Failed(f"compose {' '.join(arguments)}: status {result.returncode}: {result.stderr[-2000:]}")
+        return result
+
+    def refusal_without(self, name: str) -> str:
+        """What compose says when one setting is missing."""
+        lines = [line for line in self._settings.read_text().splitlines() if not line.startswith(f"{name}=")]
+        lacking = Path(self._directory.name) / "lacking"
+        lacking.write_text("\n".join(lines) + "\n")
+        result = self.compose("config", "--quiet", check=False, settings=lacking)
+        return result.stderr if result.returncode else ""
+
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "--quiet", service).stdout.split()
+
+    def inspect(self, container: str) -> dict:
+        result = subprocess.run([DOCKER, "inspect", container], capture_output=True, text=True, timeout=60, check=True)
+        return json.loads(result.stdout)[0]
+
+    def kill(self, container: str) -> None:
+        subprocess.run([DOCKER, "kill", container], capture_output=True, timeout=60, check=True)
+
+    def manage(self, *command: str, **variables: str) -> str:
+        """A command of manage.py, as the owner of the database."""
+        given = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+        return self.compose("run", "--rm", "--no-deps", "-T", *given, "migrate", *command).stdout.strip()
+
+    def request(self, method: str, path: str, body: dict | None = None) -> tuple[int, object]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        try:
+            if body is None:
+                connection.request(method, path, headers=headers)
+            else:
+                connection.request(method, path, json.dumps(body), headers | {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read()
+        finally:
+            connection.close()
+        return response.status, json.loads(text) if text[:1] in (b"{", b"[") else text
+
+    def answers(self, path: str) -> bool:
+        try:
+            return self.request("GET", path)[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def wait_for(self, condition, what: str) -> float:
+        """Seconds until the condition held. Raises Failed."""
+        began = time.monotonic()
+        while not condition():
+            if time.monotonic() - began > PATIENCE:
+                raise Failed(f"{what}: not after {PATIENCE} s")
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
