@@ -5,7 +5,7 @@ begin with TASKPULSE_, so that a misspelt one is noticed.
 """
 
 from taskpulse.env import Setting
-from taskpulse.kinds import SSL_MODES, choice, directory, file, integer, secret, text, words
+from taskpulse.kinds import SSL_MODES, boolean, choice, directory, file, integer, secret, signing_key, text, words
 
 _DATABASE = text("postgresql://USER:PASSWORD@HOST:PORT/NAME", r"postgres(ql)?://\S+", "URL")
 _BROKER = r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}"
@@ -85,7 +85,23 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("TASKPULSE_RELAY_WINDOW", integer(1, 10_000_000), "published and not yet recorded, at most", "100000", "events"),
         Setting("TASKPULSE_CONSUMER_BATCH", integer(1, 100_000), "recorded in one transaction", "2000", "events"),
         Setting("TASKPULSE_MAX_HELD_ROWS", integer(1, 1_000_000), "above which the consumer stops", "100", "held events"),
-        Setting("AUDIT_LOG_ORIGIN", text("a name without spaces or '+'", r"[^\s+]{1,255}"), "the log's name", "taskpulse/audit"),
+    ),
+    "Audit log": (
+        Setting(
+            "AUDIT_LOG_ORIGIN", text("a name without spaces or '+'", r"[^\s+\x00-\x1f]{1,255}"), "the log's name", "taskpulse/audit"
+        ),
+        Setting(
+            "AUDIT_SIGNING_KEY", signing_key(), "signs the log's checkpoints; for the relay role alone", secret=True,
+            shown="made by `up`",
+        ),
+        Setting("AUDIT_PREVIOUS_SIGNING_KEY", signing_key(), "the key until now, which hands over to the other", secret=True),
+        Setting("TASKPULSE_CHECKPOINT_ENTRIES", integer(1, 10_000_000), "so many new ones are signed at once", "1000", "entries"),
+        Setting("TASKPULSE_CHECKPOINT_SECONDS", integer(1, 86_400), "after which fewer are signed too", "10", "s"),
+        Setting(
+            "KAFKA_CHECKPOINT_TOPIC", _TOPIC, "where checkpoints are published; the relay makes it, to be kept for ever",
+            "task-audit-checkpoints",
+        ),
+        Setting("AUDIT_LOG_PUBLIC", boolean(), "whether checkpoint and tiles are for everybody, not for auditors alone", "false"),
     ),
 }  # fmt: skip
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 ENVIRONMENT = "environment.json"
 CREDENTIALS = "credentials.json"
+# Signs the checkpoints of the audit log, unless the environment names a key.
+SIGNING_KEY = "audit-signing.key"
 LOCK = "up.lock"
 ADMINISTRATOR = "admin"
 

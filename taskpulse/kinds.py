@@ -83,6 +83,20 @@ def words(item: Kind | None = None) -> Kind:
     return Kind(f"list of {item.name}" if item.name != "text" else "list", expected, parse, empty=())
 
 
+def signing_key() -> Kind:
+    """A key that `manage.py audit_key` made; the result shows its secret nowhere."""
+
+    def parse(value: str) -> object:
+        from audit.signed_note import PLAIN, SigningKey  # one role in four has a key
+
+        key = SigningKey.parse(value)
+        if key.verifier.algorithm != PLAIN:
+            raise ValueError
+        return key
+
+    return Kind("key", "a signing key as `manage.py audit_key` makes it", parse, empty=None)
+
+
 def file(*words: str) -> Kind:
     """A file that can be read now, or one of the words; the result is its path."""
 

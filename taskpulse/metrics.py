@@ -68,6 +68,14 @@ COMMIT_TO_ENTRY = AgeHistogram(
     [0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60, 300, 1800, 3600],
 )
 
+# Checkpoints: in the relay that signs them
+
+# Signed and published should be the same but for a moment.
+CHECKPOINT_SIZE = Reading("taskpulse_checkpoint_entries", "Entries of the log that the newest checkpoint covers", ["state"])
+CHECKPOINTS = Counter("taskpulse_checkpoint_signed", "Checkpoints of the audit log signed")
+# A person must look: key (the wrong one), fork (the log contradicts what was signed), tampered (so do the entries).
+CHECKPOINT_REFUSED = Reading("taskpulse_checkpoint_refused", "1 while no checkpoint can be signed, by reason", ["reason"])
+
 # Relay and consumer, by role
 
 # How full the batches are: always full means that the role is at its limit.

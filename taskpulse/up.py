@@ -19,10 +19,11 @@ from taskpulse.declarations import DECLARED
 from taskpulse.embedded import broker, unprivileged
 from taskpulse.embedded.postgres import EmbeddedPostgres, PostgresError
 from taskpulse.env import BASE_DIR, Environment, home_directory
-from taskpulse.installation import CREDENTIALS, Installation, Occupied
+from taskpulse.installation import CREDENTIALS, SIGNING_KEY, Installation, Occupied
 from taskpulse.supervisor import PrefixedLog, Program, Supervisor
 
 DATABASE = "taskpulse"
+_SIGNING_KEYS = ("AUDIT_SIGNING_KEY", "AUDIT_PREVIOUS_SIGNING_KEY")
 # Seconds. Together the stops stay under 25.
 READY_PATIENCE = 60.0
 RECOVERY_PATIENCE = 300.0  # PostgreSQL reads its log after a crash
@@ -205,13 +206,22 @@ class Up:
             self.log.plain(f"  sign in as {known['username']}; password and API token are in {path}")
         self.log.plain("  Ctrl-C stops everything\n")
 
-    def _child(self, name: str, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Program:
-        return Program(name, functools.partial(self._spawn, [sys.executable, *arguments], pass_fds))
+    def _variables_of(self, name: str) -> dict[str, str]:
+        """Only the relay (and the setup, which makes one if there is none) gets to know the key that signs checkpoints."""
+        keys = {key: value for key, value in self._variables.items() if key.startswith(_SIGNING_KEYS)}
+        others = {key: value for key, value in self._variables.items() if key not in keys}
+        own = self.home / SIGNING_KEY
+        if name == "relay" and own.exists() and not (keys.get("AUDIT_SIGNING_KEY") or keys.get("AUDIT_SIGNING_KEY_FILE")):
+            keys["AUDIT_SIGNING_KEY_FILE"] = str(own)
+        return others | (keys if name in ("relay", "setup") else {})
 
-    def _spawn(self, command: list[str], pass_fds: tuple[int, ...], **popen) -> subprocess.Popen:
+    def _child(self, name: str, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Program:
+        return Program(name, functools.partial(self._spawn, name, [sys.executable, *arguments], pass_fds))
+
+    def _spawn(self, name: str, command: list[str], pass_fds: tuple[int, ...], **popen) -> subprocess.Popen:
         # Ends at once with us, however we end; every role may be killed at any instant.
         prepare = unprivileged.preparation(None, (), signal.SIGKILL)
-        return subprocess.Popen(command, cwd=BASE_DIR, env=self._variables, pass_fds=pass_fds, preexec_fn=prepare, **popen)  # noqa: S603
+        return subprocess.Popen(command, cwd=BASE_DIR, env=self._variables_of(name), pass_fds=pass_fds, preexec_fn=prepare, **popen)  # noqa: S603
 
     def _stop(self) -> None:
         """Those that write first, what they write to last."""

@@ -180,7 +180,8 @@ def broker():
 
 def _use_topic(settings, monkeypatch) -> str:
     token = uuid.uuid4().hex[:12]
-    for name, value in (("KAFKA_TOPIC", f"test-events-{token}"), ("KAFKA_AUDIT_GROUP", f"test-audit-{token}")):
+    names = {"KAFKA_TOPIC": "events", "KAFKA_AUDIT_GROUP": "audit", "KAFKA_CHECKPOINT_TOPIC": "checkpoints"}
+    for name, value in ((name, f"test-{kind}-{token}") for name, kind in names.items()):
         setattr(settings, name, value)
         monkeypatch.setenv(name, value)
     return settings.KAFKA_TOPIC

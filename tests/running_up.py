@@ -54,7 +54,7 @@ class RunningUp:
     def __init__(self, home: Path):
         self.home = home
         self.port = free_port()
-        self.names = {"KAFKA_TOPIC": f"up-{uuid.uuid4().hex[:8]}", "KAFKA_AUDIT_GROUP": f"up-{uuid.uuid4().hex[:8]}"}
+        self.names = {name: f"up-{uuid.uuid4().hex[:8]}" for name in ("KAFKA_TOPIC", "KAFKA_AUDIT_GROUP", "KAFKA_CHECKPOINT_TOPIC")}
         self.process: subprocess.Popen | None = None
         self.log_path = home.parent / "up.log"
 

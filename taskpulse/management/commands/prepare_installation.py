@@ -9,7 +9,9 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection, transaction
 
-from taskpulse.installation import ADMINISTRATOR, CREDENTIALS, Installation
+from audit import key_file
+from audit.models import LogHead
+from taskpulse.installation import ADMINISTRATOR, CREDENTIALS, SIGNING_KEY, Installation
 from taskpulse.worker import Backoff, Stop
 from tasks import tokens
 from tasks.tokens import ApiToken
@@ -21,7 +23,7 @@ PREPARATION_LOCK = 7_238_105
 
 
 class Command(BaseCommand):
-    help = "Migrate, collect static files, and make the first administrator with an API token, unless there is one."
+    help = "Migrate, collect static files, and make an administrator, an API token and a signing key, unless there are."
     requires_system_checks = []
 
     def add_arguments(self, parser):
@@ -35,6 +37,7 @@ class Command(BaseCommand):
             Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
             call_command("collectstatic", verbosity=0, interactive=False)
             self._administrator(Installation(settings.TASKPULSE_HOME), url)
+            self._signing_key(settings.TASKPULSE_HOME / SIGNING_KEY)
             cursor.execute("SELECT pg_advisory_unlock(%s)", [PREPARATION_LOCK])
 
     def _wait_for_database(self) -> None:
@@ -52,6 +55,11 @@ class Command(BaseCommand):
             pause = backoff.next()
             waited += pause
             stop.sleep(pause)
+
+    def _signing_key(self, path: Path) -> None:
+        """A key for the audit log's checkpoints, unless there is one."""
+        if settings.AUDIT_SIGNING_KEY is None and not path.exists():
+            key_file.make(path, LogHead.objects.latest("first_seq").origin)
 
     def _administrator(self, installation: Installation, url: str) -> None:
         try:

@@ -1,0 +1,100 @@
+"""Checkpoints on Kafka: kept for ever, out of reach of whoever owns the database.
+
+What stands there and bears a signature of ours is what the log must remain consistent with, whatever the database says.
+The embedded broker forgets it with all else: then there is nothing to compare with.
+"""
+
+import time
+from collections.abc import Iterable
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from django.conf import settings
+
+from audit.checkpoint import Checkpoint, open_checkpoint
+from audit.signed_note import MalformedNote, Unverified, VerifierKey
+from taskpulse import kafka
+
+# One partition, so that the order is the order of signing.
+PARTITION = 0
+FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+CONTENT_TYPE = "text/plain; charset=UTF-8"
+# Read at once, from the end backwards.
+_WINDOW = 1_000
+# Seconds.
+_PATIENCE = 10.0
+# The checkpointer waits for it, so that a broker that is away may not hold it for long.
+_DELIVERY_PATIENCE = 3.0
+
+
+class CheckpointTopic:
+    """`newest` and `publish` raise KafkaException or OSError where the broker does not answer."""
+
+    def __init__(self):
+        self._name = settings.KAFKA_CHECKPOINT_TOPIC
+        self._producer: Producer | None = None
+
+    def close(self) -> None:
+        self._producer = None
+
+    def newest(self, origin: str, keys: Iterable[VerifierKey]) -> Checkpoint | None:
+        """The greatest checkpoint of this origin that one of `keys` signed; None if the topic holds none.
+
+        Anything else on the topic is passed over: whoever may produce to it must not be able to stop the log.
+        """
+        kafka.ensure_topic(self._name, partitions=1, config=FOR_EVER)
+        consumer = Consumer(kafka.consumer_settings("taskpulse-checkpoints") | {"log_level": 2})
+        try:
+            low, end = consumer.get_watermark_offsets(TopicPartition(self._name, PARTITION), timeout=_PATIENCE)
+            while end > low:
+                start = max(low, end - _WINDOW)
+                found = [ours for value in self._read(consumer, start, end) if (ours := _ours(value, origin, keys))]
+                if found:
+                    return max(found, key=lambda checkpoint: checkpoint.size)
+                end = start
+            return None
+        finally:
+            consumer.close()
+
+    def _read(self, consumer: Consumer, start: int, end: int) -> list[bytes]:
+        consumer.assign([TopicPartition(self._name, PARTITION, start)])
+        values, deadline, at = [], time.monotonic() + _PATIENCE, start
+        while at < end:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"topic {self._name}: only {at - start} of {end - start} checkpoints came in {_PATIENCE:.0f} s")
+            for message in consumer.consume(end - at, timeout=0.1):
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                at = message.offset() + 1
+                values.append(message.value() or b"")
+        return values
+
+    def publish(self, origin: str, notes: Iterable[bytes]) -> None:
+        """Returns when the broker has them all. What it raises for may have arrived all the same; repeats do no harm."""
+        failed = []
+        try:
+            if self._producer is None:
+                kafka.ensure_topic(self._name, partitions=1, config=FOR_EVER)
+                self._producer = Producer(kafka.producer_settings() | {"log_level": 2})
+            for note in notes:
+                self._producer.produce(
+                    self._name, note, origin.encode(), PARTITION, headers=[("content-type", CONTENT_TYPE)],
+                    on_delivery=lambda error, _: failed.append(error) if error is not None else None,
+                )  # fmt: skip
+            if self._producer.flush(_DELIVERY_PATIENCE):
+                raise TimeoutError(f"topic {self._name}: no delivery report in {_DELIVERY_PATIENCE:.0f} s")
+            if failed:
+                raise KafkaException(failed[0])
+        except BaseException:
+            # The embedded broker comes back on other ports: another producer next time.
+            if self._producer is not None:
+                self._producer.purge()
+            self._producer = None
+            raise
+
+
+def _ours(value: bytes, origin: str, keys: Iterable[VerifierKey]) -> Checkpoint | None:
+    try:
+        checkpoint, _ = open_checkpoint(value, keys)
+    except (MalformedNote, Unverified):
+        return None
+    return checkpoint if checkpoint.origin == origin else None

@@ -1,0 +1,31 @@
+"""`manage.py relay_outbox`: publishes the outbox to Kafka and signs the log's checkpoints, until stopped."""
+
+from django.core.management.base import BaseCommand
+
+from audit.checkpoint_workers import workers
+from taskpulse.companion import Companion
+from taskpulse.worker import Stop
+from tasks.relay import Relay
+
+
+class Command(BaseCommand):
+    help = (
+        "Publish the outbox to Kafka, and sign the audit log's checkpoints if there is a key for it (AUDIT_SIGNING_KEY), until "
+        "stopped. One process is active, others wait (SIGTERM finishes the batch in hand)."
+    )
+
+    def handle(self, **_):
+        stop = Stop().listen()
+        relay = Relay(stop)
+        companions = [Companion(name, worker, stop) for name, worker in workers()]
+        for companion in companions:
+            companion.start()
+        try:
+            while not stop.requested:
+                if not relay.step():
+                    stop.sleep(relay.pause)
+        finally:
+            stop.requested = True
+            relay.close()
+            for companion in companions:
+                companion.join(Companion.PATIENCE)
