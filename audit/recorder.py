@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import DataError, IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
 
 from audit import dead_letters, ledger, reconcile
-from taskpulse import logs
+from taskpulse import logs, tracing
 from taskpulse.metrics import COMMIT_TO_ENTRY, HELD, RECORDED, REORDERED, REPEATED
 from taskpulse.worker import CannotContinue
 from tasks import context, events
@@ -92,23 +92,13 @@ class Recorder:
             refused += sorted_out.refused
             if refused:
                 dead_letters.store(refused)
+            committing = time.monotonic()
         RECORDED.inc(len(recordable))
         COMMIT_TO_ENTRY.observe_all([item.event.time for item in recordable], now)
         REPEATED.inc(sorted_out.repeated)
         REORDERED.inc(sorted_out.reordered)
         dead_letters.count(refused)
-        last = head.first_seq + head.edge.size - 1
-        fields = {
-            "recorded": len(recordable),
-            "seq_first": last - len(recordable) + 1 if recordable else None,
-            "seq_last": last if recordable else None,
-            "repeated": sorted_out.repeated or None,
-            "reordered": sorted_out.reordered or None,
-            "dead_letters": len(refused) or None,
-            "duration_ms": round((time.monotonic() - began) * 1000, 3),
-        }
-        request_ids = (item.event.requestid for item in recordable)
-        logs.batch(logger, "%(recorded)d events recorded in %(duration_ms).1f ms", fields, request_ids)
+        _tell(recordable, head, sorted_out, len(refused), began, committing)
 
     def _hold_alone(self, message: Message, error: Exception) -> bool:
         received, _ = _read([message])
@@ -131,6 +121,24 @@ class Recorder:
             HELD.inc()
             logger.error("event %s is held: the audit log cannot take it (%s)", event_id, reason)
         return held
+
+
+def _tell(recorded, head: ledger.Head, sorted_out: reconcile.SortedOut, refused: int, began: float, committing: float) -> None:
+    """One line in the log, and the batch's spans if traces are on."""
+    last = head.first_seq + head.edge.size - 1
+    fields = {
+        "recorded": len(recorded),
+        "seq_first": last - len(recorded) + 1 if recorded else None,
+        "seq_last": last if recorded else None,
+        "repeated": sorted_out.repeated or None,
+        "reordered": sorted_out.reordered or None,
+        "dead_letters": refused or None,
+        "duration_ms": round((time.monotonic() - began) * 1000, 3),
+    }
+    request_ids = (item.event.requestid for item in recorded)
+    logs.batch(logger, "%(recorded)d events recorded in %(duration_ms).1f ms", fields, request_ids)
+    if tracing.ENABLED:
+        tracing.batch("consumer", "record", (item.message.value() for item in recorded), began, committing)
 
 
 _COUNT_HELD = "SELECT count(*) FROM (SELECT FROM tasks_outbox WHERE held_at IS NOT NULL LIMIT %s) held"

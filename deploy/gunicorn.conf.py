@@ -14,14 +14,15 @@ from taskpulse import drain, responses, web_database
 from taskpulse.worker_metrics import Directory
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "taskpulse.settings")
-# Before prometheus_client is imported: the workers' metrics are in files that any of them can add up.
-metrics = Directory.of_this_master()
 
 try:
     logconfig_dict = settings.LOGGING
 except ImproperlyConfigured as error:
     # A line for each setting that is wrong, instead of the stack of an application that cannot be loaded.
     sys.exit(f"web: {error}")
+
+# Before prometheus_client is imported: the workers' metrics are in files that any of them can add up.
+metrics = Directory.of_this_master()
 
 bind = f"0.0.0.0:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY

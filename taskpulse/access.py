@@ -12,6 +12,7 @@ from django.conf import settings
 from prometheus_client import Counter, Histogram
 from rest_framework.schemas.generators import EndpointEnumerator
 
+from taskpulse import tracing
 from tasks.context import Context
 
 logger = logging.getLogger("taskpulse.access")
@@ -28,8 +29,8 @@ DURATION = Histogram(
 # RFC 9110 §9.1 and RFC 5789.
 _METHODS = {name: name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")}
 _OTHER, _UNMATCHED, _STATIC = "OTHER", "unmatched", f"{settings.STATIC_URL}{{path}}"
-# Asked for every few seconds by machines, or many with each page: their lines are for debugging.
-_QUIET = {"/healthz", "/readyz", "/metrics", _STATIC}
+# Asked for every few seconds by machines; with static files, many for each page: their lines are for debugging.
+_QUIET = ("/healthz", "/health", "/readyz", "/ready", "/metrics")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _LINE = "%(method)s %(route)s %(status)d in %(duration_ms).1f ms"
 
@@ -56,12 +57,19 @@ def route_of(request) -> str:
     return _STATIC if request.path_info.startswith(settings.STATIC_URL) else _UNMATCHED
 
 
-def ended(request, status: int, current: Context, seconds: float) -> None:
+def is_quiet(path: str) -> bool:
+    """Whether a request is one of the many that nobody asks about: a probe, a scrape, a static file."""
+    return path.rstrip("/") in _QUIET or path.startswith(settings.STATIC_URL)
+
+
+def ended(request, status: int, current: Context, seconds: float, span=None) -> None:
     method, route = _METHODS.get(request.method, _OTHER), route_of(request)
     count, observe = _instruments(method, route, status)
     count()
     observe(seconds)
-    level = logging.DEBUG if route in _QUIET and status < 500 else logging.INFO
+    if span is not None:
+        tracing.end_request(span, method, route, status, current.request_id)
+    level = logging.DEBUG if is_quiet(request.path_info) and status < 500 else logging.INFO
     if logger.isEnabledFor(level):
         fields = {"method": method, "route": route, "status": status, "duration_ms": round(seconds * 1000, 3)}
         logger.log(level, _LINE, fields | _who_and_what(request, route, current))

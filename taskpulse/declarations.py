@@ -39,6 +39,14 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("TASKPULSE_WEB_DRAIN_SECONDS", integer(0, 600), "not ready and still serving, after SIGTERM", "5", "s"),
         Setting("TASKPULSE_WEB_GRACEFUL_SECONDS", integer(1, 600), "then, for requests in flight to end", "10", "s"),
     ),
+    "Traces": (
+        Setting(
+            "OTEL_EXPORTER_OTLP_ENDPOINT", text("the URL of an OpenTelemetry collector", r"https?://[^\s/]+\S*", "URL"),
+            "where traces are sent, by OTLP over HTTP; headers and TLS by OTEL_EXPORTER_OTLP_…", shown="no traces",
+        ),
+        Setting("OTEL_EXPORTER_OTLP_PROTOCOL", choice("http/protobuf"), "the one that is spoken", "http/protobuf"),
+        Setting("OTEL_SERVICE_NAME", text(), "the service that spans name", shown="taskpulse-web, -relay, -consumer"),
+    ),
     "PostgreSQL": (
         Setting("DATABASE_URL", _DATABASE, "PostgreSQL 18 or newer", secret=True, shown="embedded by `up`"),
         Setting("DATABASE_DIRECT_URL", _DATABASE, "the same without a pooler, for all but web and consumer", secret=True),

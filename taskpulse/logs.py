@@ -47,6 +47,8 @@ def configuration(form: str, level: str) -> dict:
             "django.server": {"level": "WARNING", "handlers": []},
             # Whoever scans the net names foreign hosts: a 400, and no stack for each.
             "django.security.DisallowedHost": {"level": "CRITICAL"},
+            # taskpulse/span_export.py says once that a collector is away; this would say it with every try.
+            "opentelemetry": {"level": "CRITICAL"},
             "gunicorn.error": {"level": others, "handlers": [], "propagate": True},
         },
     }

@@ -4,7 +4,7 @@ import re
 import uuid
 from time import perf_counter
 
-from taskpulse import access
+from taskpulse import access, tracing
 from tasks import context
 
 # What is accepted from a caller: short, printable, no separators that would break a log line.
@@ -27,9 +27,15 @@ class RequestContextMiddleware:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = str(uuid.uuid4())
         traceparent = request.headers.get("traceparent", "")
+        traceparent = traceparent if _TRACEPARENT.fullmatch(traceparent) else None
+        span = None
+        if tracing.ENABLED and not access.is_quiet(request.path_info):
+            span = tracing.begin_request(traceparent)
+            # The event names the span that made the change.
+            traceparent = tracing.traceparent_of(span)
         current = context.Context(
             request_id=request_id,
-            traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+            traceparent=traceparent,
             client_ip=request.META.get("REMOTE_ADDR") or None,
             reason=_reason(request.headers.get("X-Change-Reason", "")),
             request=request,
@@ -38,7 +44,7 @@ class RequestContextMiddleware:
         with context.use(current):
             response = self.get_response(request)
             response["X-Request-ID"] = request_id
-            access.ended(request, response.status_code, current, perf_counter() - began)
+            access.ended(request, response.status_code, current, perf_counter() - began, span)
         return response
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from taskpulse import kafka, logs
+from taskpulse import kafka, logs, tracing
 from tasks import events
 from tasks.events import CONTENT_TYPE
 
@@ -134,7 +134,7 @@ class Delivery:
                 report.trouble = "the producer's queue is full"
                 break
         self._await(report)
-        _tell(rows, report, time.monotonic() - began)
+        _tell(rows, report, began)
         return report
 
     def _await(self, report: Report) -> None:
@@ -171,10 +171,13 @@ class Delivery:
         return f"{said} ({self._reason})" if self._reason else said
 
 
-def _tell(rows: Sequence[Row], report: Report, seconds: float) -> None:
+def _tell(rows: Sequence[Row], report: Report, began: float) -> None:
+    """One line in the log, and the batch's spans if traces are on."""
     published = [row for row in rows if row.id in report.delivered]
     if published:
-        fields = {"published": len(published), "duration_ms": round(seconds * 1000, 3)}
+        fields = {"published": len(published), "duration_ms": round((time.monotonic() - began) * 1000, 3)}
         fields |= {"outbox_first": published[0].id, "outbox_last": published[-1].id}
         request_ids = (events.attribute(row.payload, events.REQUEST_ID) for row in published)
         logs.batch(logger, "%(published)d events published in %(duration_ms).1f ms", fields, request_ids)
+        if tracing.ENABLED:
+            tracing.batch("relay", "publish", (row.payload for row in published), began)
