@@ -29,7 +29,7 @@ _LIMITS = {
     "57014": "The database took too long for this request. Nothing was changed. Try again.",
     "55P03": "Somebody else is changing the same task and has not finished. Nothing was changed. Try again.",
 }
-_PROGRAM_PATHS = ("/api/", "/healthz", "/health", "/readyz", "/ready", "/metrics")
+_PROGRAM_PATHS = ("/api/", "/audit/", "/healthz", "/health", "/readyz", "/ready", "/metrics")
 
 
 class Problem(exceptions.APIException):

@@ -11,6 +11,7 @@ urlpatterns = [
     re_path(r"^metrics/?$", health.metrics, name="metrics"),
     path("api/", include("tasks.api.urls")),
     path("api/", include("audit.api.urls")),
+    path("audit/", include("audit.api.log_urls")),
     re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
     re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),

@@ -26,6 +26,10 @@ _REQUESTS = [
     ("GET", f"{_TASK}/history", Right.READ_TASKS, 200),
     ("GET", "/api/audit", Right.READ_AUDIT, 200),
     ("GET", f"/api/audit/{uuid.UUID(int=7)}", Right.READ_AUDIT, 404),
+    ("GET", f"/api/audit/{uuid.UUID(int=7)}/proof", Right.READ_AUDIT, 404),
+    ("GET", "/audit/checkpoint", Right.READ_AUDIT, 404),
+    ("GET", "/audit/tile/0/000", Right.READ_AUDIT, 404),
+    ("GET", "/audit/tile/entries/000.p/1", Right.READ_AUDIT, 404),
 ]
 _EXPECTED = {
     "viewer": {Right.READ_TASKS},
