@@ -12,6 +12,8 @@ _BROKER = r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}"
 _BROKERS = text("HOST:PORT, several separated by commas", rf"{_BROKER}(,\s*{_BROKER})*", "brokers")
 _ENDPOINT = text("https://HOST/PATH", r"https?://[^\s/?#]+\S*", "URL")
 _TOPIC = text("a topic's name: letters, digits, '.', '_' and '-', at most 249", r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "topic")
+# As PostgreSQL takes it (NAMEDATALEN less one).
+_ROLE = text("a role's name: at most 63 letters, digits and '_', not first a digit", r"[A-Za-z_][A-Za-z0-9_]{0,62}", "role")
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
     "Service": (
@@ -60,6 +62,12 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("DB_SSLROOTCERT", file("system"), "whom to trust, for `verify-ca` and `verify-full`"),
         Setting("DB_SSLCERT", file(), "our certificate, where PostgreSQL asks for one"),
         Setting("DB_SSLKEY", file(), "its private key (mode 600)"),
+        Setting("TASKPULSE_WEB_ROLE", _ROLE, "what the web role signs in as; made by `database_roles`", "taskpulse_web"),
+        Setting("TASKPULSE_WEB_ROLE_PASSWORD", secret(), "set by `database_roles` if given", secret=True),
+        Setting("TASKPULSE_WORKER_ROLE", _ROLE, "the same for relay and consumer", "taskpulse_worker"),
+        Setting("TASKPULSE_WORKER_ROLE_PASSWORD", secret(), "", secret=True),
+        Setting("TASKPULSE_AUDITOR_ROLE", _ROLE, "the same for who reads the log by SQL", "taskpulse_auditor"),
+        Setting("TASKPULSE_AUDITOR_ROLE_PASSWORD", secret(), "", secret=True),
     ),
     "Migrations": (
         Setting("TASKPULSE_MIGRATE_LOCK_TIMEOUT_MS", integer(1, 600_000), "for a table's lock, then it tries again", "2000", "ms"),

@@ -43,7 +43,7 @@ def publish_all() -> None:
 
 
 def add_outbox_row(payload: bytes, *, event_id, subject_type="task", subject_id, version, task_id=None) -> None:
-    """A row as no code of ours would write it."""
+    """A row as no code of ours would write it, and as PostgreSQL takes it from the owner alone."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO tasks_outbox (event_id, subject_type, subject_id, version, task_id, payload) "

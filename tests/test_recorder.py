@@ -414,7 +414,7 @@ def test_a_forgery_of_an_event_that_the_log_refuses_does_not_hold_it(db):
 def test_a_payload_that_jsonb_refuses_is_held(db):
     good = task_with_versions(1)
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE tasks_outbox DROP CONSTRAINT tasks_outbox_payload_is_the_event")
+        cursor.execute("ALTER TABLE tasks_outbox DISABLE TRIGGER taskpulse_true")
     key = uuid.uuid4()
     payload = forged(id=str(key), subject="task/1", data={"x": "NUL"}).replace(b"NUL", b"\\u0000")
     add_outbox_row(payload, event_id=key, subject_id="1", version=1)
