@@ -4,7 +4,7 @@ import secrets
 import sys
 import time
 
-from tests.compose.stack import Failed, Stack
+from tests.compose.stack import AUDIT_LOG, Failed, Stack
 
 ONE_SHOTS = ("kafka-topics", "migrate")
 ROLES = {"web": 1, "relay": 2, "consumer": 2}
@@ -104,6 +104,14 @@ def keeps_the_topics(stack: Stack) -> None:
     say("the broker made anew keeps its topics, with partitions and retention")
 
 
+def publishes_checkpoints(stack: Stack) -> None:
+    consume = ["/opt/kafka/bin/kafka-console-consumer.sh", "--bootstrap-server", "kafka:9092", "--from-beginning"]
+    only = ["--topic", "task-audit-checkpoints", "--max-messages", "1", "--timeout-ms", "60000"]
+    published = stack.compose("exec", "-T", "kafka", *consume, *only).stdout
+    expect(published.startswith(f"{AUDIT_LOG}\n") and f"\n\N{EM DASH} {AUDIT_LOG} " in published, f"checkpoint: {published!r}")
+    say(f"a signed checkpoint on its topic, of size {published.splitlines()[1]}")
+
+
 def main() -> int:
     try:
         with Stack() as stack:
@@ -112,6 +120,7 @@ def main() -> int:
             is_confined(stack)
             signs_in(stack)
             task = records(stack, "POST", "/api/tasks", {"title": "version 1"}, [1])
+            publishes_checkpoints(stack)
             outlives_each_relay(stack, task)
             may_be_repeated(stack)
             keeps_the_topics(stack)

@@ -10,8 +10,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from audit.signed_note import SigningKey
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKER = os.environ.get("DOCKER", "docker")
+# AUDIT_LOG_ORIGIN's default.
+AUDIT_LOG = "taskpulse/audit"
 # Seconds.
 PATIENCE = 180
 
@@ -29,7 +33,8 @@ class Stack:
         self._settings = Path(self._directory.name) / "env"
         names = [line.partition("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if line.endswith("=")]
         self.secrets = [name for name in names if name != "CSRF_TRUSTED_ORIGINS"]
-        lines = [f"{name}={secrets.token_urlsafe(30)}" for name in self.secrets]
+        made = dict.fromkeys(self.secrets) | {"AUDIT_SIGNING_KEY": SigningKey.generate(AUDIT_LOG).secret()}
+        lines = [f"{name}={value or secrets.token_urlsafe(30)}" for name, value in made.items()]
         self._settings.write_text("\n".join([*lines, f"PUBLISHED_PORT={self.port}", f"TASKPULSE_IMAGE={os.environ['IMAGE']}", ""]))
         self._settings.chmod(0o600)
 
