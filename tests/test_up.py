@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from tests.running_up import ROOT, RunningUp, free_port, manage, wait_until
+from tests.tlog_client import Log
 
 on_its_own_broker = pytest.mark.skipif(bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS")), reason="the broker is not ours")
 
@@ -98,6 +100,54 @@ def test_commands_in_a_second_terminal_reach_the_same_database(up):
     wait_until(
         lambda: "task.deleted" in str(up.call("GET", "/api/audit")[1]) or "ana" in str(up.call("GET", "/api/audit")[1]), 20, "seen"
     )
+
+
+def signed_size(up) -> int:
+    """How many entries the served checkpoint covers; 0 before there is one."""
+    request = urllib.request.Request(f"{up.credentials['url']}/audit/checkpoint")
+    request.add_header("Authorization", f"Bearer {up.credentials['token']}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.read().split(b"\n")[1])
+    except urllib.error.HTTPError:
+        return 0
+
+
+def verifier_key(up) -> str:
+    shown = manage(up.home, "audit_key", "--show")
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout.strip()
+
+
+def test_the_log_is_signed_by_a_key_of_its_own_and_holds_before_an_independent_client(up):
+    assert stat.S_IMODE((up.home / "audit-signing.key").stat().st_mode) == 0o600
+    up.change_reaches_the_log()
+    wait_until(lambda: signed_size(up) > 0, 40, "a checkpoint is served")
+    log = Log.at(f"{up.credentials['url']}/audit/", verifier_key(up), Authorization=f"Bearer {up.credentials['token']}")
+    assert log.check()[0] > 0
+
+
+@pytest.mark.skipif(not os.environ.get("TLOG_CHECK"), reason="TLOG_CHECK names no client: COMMAND URL KEYFILE OLD_CHECKPOINT")
+def test_the_log_holds_before_standard_clients(tmp_path):
+    """Of a service of its own, the log for everybody: such clients bear no token."""
+    up = RunningUp(tmp_path / "home")
+    up.names["AUDIT_LOG_PUBLIC"] = "true"
+    key, old = tmp_path / "key", tmp_path / "old"
+    try:
+        up.start()
+        for tasks in ("30", "300"):
+            manage(up.home, "seed_demo", "--tasks", tasks, "--seed", tasks, **up.names)
+            wait_until(lambda count=int(tasks): signed_size(up) > count, 60, "the entries are signed")
+            if not old.exists():
+                old.write_bytes(urllib.request.urlopen(f"{up.credentials['url']}/audit/checkpoint", timeout=10).read())
+        key.write_text(verifier_key(up))
+        command = [*os.environ["TLOG_CHECK"].split(), f"{up.credentials['url']}/audit/", str(key), str(old)]
+        checked = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert checked.returncode == 0, checked.stderr
+        assert "Successfully fsck'd log" in checked.stdout
+        assert "consistent with size" in checked.stdout
+    finally:
+        up.kill()
 
 
 def test_a_second_up_is_refused_and_harms_nothing(up):
