@@ -75,7 +75,9 @@ def ready(request) -> HttpResponse:
     It deliberately ignores Kafka: the web role works without it, since events wait in the outbox.
     """
     if drain.requested():
-        return _answer({"stopping": "this process was asked to stop: send requests elsewhere"})
+        answer = _answer({"stopping": "this process was asked to stop: send requests elsewhere"})
+        answer._has_been_logged = True  # by gunicorn's master, once; Django would log an error for each question
+        return answer
     return _answer(_database())
 
 
