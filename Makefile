@@ -7,7 +7,7 @@ export PYTHONWARNINGS ?= ignore
 # For commands that read the settings and neither database nor sessions.
 UNUSED_SETTINGS := SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
-.PHONY: run test test-kafka test-load chaos bench lint settings-table requirements sbom audit-packages licences image image-test compose-test
+.PHONY: run test test-kafka test-load kafka-away chaos bench lint settings-table requirements sbom audit-packages licences image image-test compose-test
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -22,6 +22,11 @@ test-kafka: $(VENV)/.dev
 # Overload, slow clients, roll-overs and outages under load: some minutes.
 test-load: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 0 --durations=5 tests/load $(ARGS)
+
+# Kafka is away for so many changes: an hour at 200 a second.
+CHANGES ?= 720000
+kafka-away: $(VENV)/.dev
+	KAFKA_AWAY_CHANGES=$(CHANGES) $(BIN)/python -m pytest -n 0 -s tests/load/test_kafka_away.py $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos $(ARGS)
