@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn.glogging import Logger
 
-from taskpulse import drain, responses, web_database
+from taskpulse import drain, least_privilege, responses, web_database
 from taskpulse.worker_metrics import Directory
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "taskpulse.settings")
@@ -76,6 +76,7 @@ def when_ready(server):
     gc.collect()
     gc.freeze()
     web_database.limit()
+    least_privilege.warn_once()
     responses.install()
     drain.delay_stop(server, settings.WEB_DRAIN_SECONDS)
 

@@ -72,3 +72,15 @@ class OwnedDatabase:
         finally:
             connections.close_all()
             known |= before
+
+
+@contextmanager
+def unchanged_role_settings():
+    """Django's settings, whose roles may be set for as long as the block lasts."""
+    from django.conf import settings
+
+    names = [f"{kind.upper()}_ROLE{suffix}" for kind in database_roles.ROLES for suffix in ("", "_PASSWORD")]
+    before = {name: getattr(settings, name) for name in names}
+    yield settings
+    for name, value in before.items():
+        setattr(settings, name, value)

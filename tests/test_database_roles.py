@@ -11,7 +11,7 @@ from psycopg import errors, sql
 
 from taskpulse import database_roles
 from taskpulse.database_roles import AUDITOR, ROLES, TABLES, WEB, WORKER, is_partition
-from tests.database_role import OWNER, OwnedDatabase
+from tests.database_role import OWNER, OwnedDatabase, unchanged_role_settings
 
 LOG_TABLES = ("task_audit_log", "audit_log", "audit_tile", "audit_bundle", "audit_checkpoint", "audit_cosignature")
 
@@ -19,16 +19,10 @@ LOG_TABLES = ("task_audit_log", "audit_log", "audit_tile", "audit_bundle", "audi
 @pytest.fixture(scope="module")
 def owned(postgres_server, django_db_blocker):
     """One database for the module. A test leaves nothing in it, or works on rows of its own."""
-    from django.conf import settings
-
-    names = [f"{kind.upper()}_ROLE{suffix}" for kind in ROLES for suffix in ("", "_PASSWORD")]
-    before = {name: getattr(settings, name) for name in names}
-    with django_db_blocker.unblock():
+    with django_db_blocker.unblock(), unchanged_role_settings() as settings:
         database = OwnedDatabase.make(postgres_server, settings)
         yield database
         database.drop()
-    for name, value in before.items():
-        setattr(settings, name, value)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from taskpulse.database_roles import AUDITOR, WEB, WORKER
 from tasks import context, events, outbox
 from tasks.context import Actor, Context
 from tasks.models import OutboxEvent, Task
-from tests.database_role import OWNER, OwnedDatabase
+from tests.database_role import OWNER, OwnedDatabase, unchanged_role_settings
 from tests.recording import assert_log_is_whole, message, messages, record, waiting
 
 COLUMNS = "event_id, subject_type, subject_id, version, task_id, payload"
@@ -25,16 +25,10 @@ UPDATE = "UPDATE tasks_task SET title = %s WHERE id = %s RETURNING version, upda
 
 @pytest.fixture(scope="module")
 def owned(postgres_server, django_db_blocker):
-    from django.conf import settings
-
-    with django_db_blocker.unblock():
-        names = ("WEB_ROLE", "WORKER_ROLE", "AUDITOR_ROLE")
-        before = {name: getattr(settings, name) for name in (*names, *(f"{name}_PASSWORD" for name in names))}
+    with django_db_blocker.unblock(), unchanged_role_settings() as settings:
         database = OwnedDatabase.make(postgres_server, settings)
         yield database
         database.drop()
-    for name, value in before.items():
-        setattr(settings, name, value)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
 
+from taskpulse import least_privilege
 from taskpulse.event_consumer import EventConsumer, Interrupted
 from taskpulse.kafka import NoBroker
 from taskpulse.worker import CannotContinue, Stop
@@ -21,6 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="with --once (default 30)")
 
     def handle(self, *, handler, once, until_caught_up, wait, **_):
+        least_privilege.warn_once()
         stop = Stop().listen()
         consumer = EventConsumer(import_string(HANDLERS[handler])(), stop)
         try:

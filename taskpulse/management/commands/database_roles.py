@@ -12,7 +12,7 @@ class Command(BaseCommand):
         "is given."
     )
 
-    def handle(self, **_):
+    def handle(self, *, verbosity, **_):
         roles = database_roles.DatabaseRole.configured()
         try:
             unnamed = database_roles.apply(roles)
@@ -20,4 +20,5 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         for table in unnamed:
             self.stderr.write(f"nobody but the owner may use the table {table}: taskpulse/database_roles.py does not name it")
-        self.stdout.write(", ".join(f"{role.kind}: {role.name}" for role in roles))
+        if verbosity:
+            self.stdout.write(", ".join(f"{role.kind}: {role.name}" for role in roles))

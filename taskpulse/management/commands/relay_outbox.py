@@ -3,6 +3,7 @@
 from django.core.management.base import BaseCommand
 
 from audit.checkpoint_workers import workers
+from taskpulse import least_privilege
 from taskpulse.companion import Companion
 from taskpulse.worker import Stop
 from tasks.relay import Relay
@@ -15,6 +16,7 @@ class Command(BaseCommand):
     )
 
     def handle(self, **_):
+        least_privilege.warn_once()
         stop = Stop().listen()
         relay = Relay(stop)
         companions = [Companion(name, worker, stop) for name, worker in workers()]
