@@ -24,6 +24,8 @@ from taskpulse.supervisor import PrefixedLog, Program, Supervisor
 
 DATABASE = "taskpulse"
 _SIGNING_KEYS = ("AUDIT_SIGNING_KEY", "AUDIT_PREVIOUS_SIGNING_KEY")
+# What a role signs in to PostgreSQL as; what is not here does so as the owner.
+_DATABASE_ROLES = {"web": "TASKPULSE_WEB_ROLE", "relay": "TASKPULSE_WORKER_ROLE", "consumer": "TASKPULSE_WORKER_ROLE"}
 # Seconds. Together the stops stay under 25.
 READY_PATIENCE = 60.0
 RECOVERY_PATIENCE = 300.0  # PostgreSQL reads its log after a crash
@@ -45,6 +47,7 @@ class Up:
         self.address = env["BIND_ADDRESS"].strip("[]")
         self.servers = env["KAFKA_BOOTSTRAP_SERVERS"]
         self._secret_key_given = env.named("SECRET_KEY")
+        self._database_roles = {name: env[setting] for name, setting in _DATABASE_ROLES.items()}
         self._variables = {**variables, "TASKPULSE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         # No load balancer has to learn first that this web role ends.
         self._variables.setdefault("TASKPULSE_WEB_DRAIN_SECONDS", "0")
@@ -68,6 +71,7 @@ class Up:
         self._announce()
         self.stores: list[Program] = []
         self.roles: list[Program] = []
+        self._postgres: EmbeddedPostgres | None = None
         try:
             if self._start_stores() and self._prepare() and self._start_roles(listener):
                 self._welcome(time.monotonic() - began)
@@ -110,21 +114,22 @@ class Up:
         kafka = f"not embedded: {self.servers}, as the environment names it" if self.servers else "embedded broker, in memory"
         for name, text in (("data", self.home), ("PostgreSQL", postgres), ("Kafka", kafka), ("web", self.url)):
             self.log.plain(f"  {name:<12}{text}")
+        if self.database is not None:
+            self.log.plain(f"  {'':<12}every role signs in as {self.database['USER']}; `manage.py database_roles` makes others")
 
     def _start_stores(self) -> bool:
         """PostgreSQL and broker, as far as they are ours; False if a stop was asked for."""
-        postgres = None
         if self.database is None:
-            postgres = EmbeddedPostgres(self.home)
+            self._postgres = postgres = EmbeddedPostgres(self.home)
             postgres.prepare()
             self.stores.append(Program("postgres", postgres.start, signal.SIGINT, signal.SIGQUIT))
-        self.installation.keep_environment(self._secret_key_given, postgres.url(DATABASE) if postgres else None)
+        self.installation.keep_environment(self._secret_key_given, self._postgres.url(DATABASE) if self._postgres else None)
         if not self.servers:
             self.stores.append(self._child("broker", "-m", "taskpulse.embedded.broker", str(self.home)))
         for program in self.stores:
             self.supervisor.launch(program)
         ready = self.supervisor.wait_for(
-            lambda: (postgres is None or postgres.is_ready()) and (bool(self.servers) or self._broker_is_ready()),
+            lambda: (self._postgres is None or self._postgres.is_ready()) and (bool(self.servers) or self._broker_is_ready()),
             RECOVERY_PATIENCE,
             needed=self.stores,
         )
@@ -135,8 +140,8 @@ class Up:
             if ended:
                 raise CannotStart(f"{' and '.join(ended)} ended at once; the lines above say why")
             raise CannotStart(f"{' and '.join(program.name for program in self.stores)} not ready after {RECOVERY_PATIENCE:.0f} s")
-        if postgres:
-            postgres.create_database(DATABASE)
+        if self._postgres:
+            self._postgres.create_database(DATABASE)
         return True
 
     def _broker_is_ready(self) -> bool:
@@ -148,9 +153,10 @@ class Up:
         return document["pid"] == self.stores[-1].process.pid
 
     def _prepare(self) -> bool:
-        """Migrations, static files, the first administrator; False if a stop was asked for."""
+        """Migrations, database roles, static files, the first administrator; False if a stop was asked for."""
         self._known_token = self._token()
-        status = self.supervisor.run_to_end(self._child("setup", "manage.py", "prepare_installation", "--url", self.url))
+        options = ["--url", self.url, *(["--database-roles"] if self._postgres else [])]
+        status = self.supervisor.run_to_end(self._child("setup", "manage.py", "prepare_installation", *options))
         if status:
             raise CannotStart("the database could not be prepared; the lines above say why")
         return status == 0
@@ -207,12 +213,15 @@ class Up:
         self.log.plain("  Ctrl-C stops everything\n")
 
     def _variables_of(self, name: str) -> dict[str, str]:
-        """Only the relay (and the setup, which makes one if there is none) gets to know the key that signs checkpoints."""
+        """Only the relay (and the setup, which makes one if there is none) gets to know the key that signs checkpoints. At the
+        embedded PostgreSQL each role signs in as its own; a named one is signed in to as it is named."""
         keys = {key: value for key, value in self._variables.items() if key.startswith(_SIGNING_KEYS)}
         others = {key: value for key, value in self._variables.items() if key not in keys}
         own = self.home / SIGNING_KEY
         if name == "relay" and own.exists() and not (keys.get("AUDIT_SIGNING_KEY") or keys.get("AUDIT_SIGNING_KEY_FILE")):
             keys["AUDIT_SIGNING_KEY_FILE"] = str(own)
+        if name in self._database_roles and self._postgres:
+            others["DATABASE_URL"] = self._postgres.url(DATABASE, self._database_roles[name])
         return others | (keys if name in ("relay", "setup") else {})
 
     def _child(self, name: str, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Program:

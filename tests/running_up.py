@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 import psutil
+import psycopg
 
 ROOT = Path(__file__).resolve().parent.parent
 # How the processes are told apart: by their command lines.
@@ -98,6 +99,10 @@ class RunningUp:
                 return answer.status, json.loads(answer.read() or "null")
         except urllib.error.HTTPError as error:
             return error.code, error.read()
+
+    def as_owner(self) -> psycopg.Connection:
+        """As a person with the installation's directory at hand; each statement for itself."""
+        return psycopg.connect(json.loads((self.home / "environment.json").read_text())["DATABASE_URL"], autocommit=True)
 
     def change_reaches_the_log(self, seconds: float = 30) -> None:
         """Creates a task (again and again while the service is not whole) and waits for its entry."""

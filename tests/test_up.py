@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 
 from tests.running_up import ROOT, RunningUp, free_port, manage, wait_until
@@ -79,12 +80,61 @@ def test_the_credentials_are_shown_once_and_kept_for_their_owner_alone(up):
 
 def test_the_token_and_the_password_work(up):
     assert up.call("GET", "/api/tasks")[0] == 200
+    _, page = _sign_in(up, "/healthz")
+    assert page.url.endswith("/healthz")
+
+
+def _sign_in(up, to: str):
+    """A browser that is signed in to the console, and the page that it was led to."""
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
     page = opener.open(f"{up.credentials['url']}/admin/login/", timeout=10).read().decode()
-    form = {"username": up.credentials["username"], "password": up.credentials["password"], "next": "/healthz"}
-    form["csrfmiddlewaretoken"] = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
-    answer = opener.open(f"{up.credentials['url']}/admin/login/", urllib.parse.urlencode(form).encode(), timeout=10)
-    assert answer.url.endswith("/healthz")
+    form = {"username": up.credentials["username"], "password": up.credentials["password"], "next": to}
+    return opener, opener.open(f"{up.credentials['url']}/admin/login/", _form(page, **form), timeout=10)
+
+
+def _form(page: str, **fields) -> bytes:
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
+    return urllib.parse.urlencode(fields | {"csrfmiddlewaretoken": token}).encode()
+
+
+def test_each_role_signs_in_to_postgresql_as_its_own(up):
+    up.change_reaches_the_log()
+    with up.as_owner() as session:
+        rows = session.execute(
+            "SELECT usename, application_name FROM pg_stat_activity WHERE datname = current_database()"
+        ).fetchall()
+        owner = session.info.user
+    assert {user for user, _ in rows} == {"taskpulse_web", "taskpulse_worker", owner}
+    assert {user for user, application in rows if "relay" in application} == {"taskpulse_worker"}
+    assert "taskpulse.W020" not in up.log
+
+
+def test_a_held_event_is_released_in_the_console_and_recorded(up):
+    """Each role does its part with its own rights: the web role writes and releases, the worker holds and records."""
+    up.change_reaches_the_log()
+    task = up.call("POST", "/api/tasks", {"title": "to be held"})[1]
+    path = f"/api/tasks/{task['id']}"
+    wait_until(lambda: up.call("GET", f"{path}/history")[1], 20, "its creation is in the log")
+    up.role("consumer").suspend()
+    assert up.call("PATCH", path, {"status": "completed"})[0] == 200
+    with up.as_owner() as session:
+        held = session.execute(
+            "UPDATE tasks_outbox SET held_at = now(), held_reason = 'by the test', published_at = NULL, attempts = attempts + 1 "
+            "WHERE subject_id = %s RETURNING id", [task["id"]],
+        ).fetchall()  # fmt: skip
+    assert len(held) == 1
+    up.role("consumer").resume()
+    browser, _ = _sign_in(up, "/healthz")
+    outbox = f"{up.credentials['url']}/admin/tasks/outboxevent/"
+    page = browser.open(outbox, timeout=10).read().decode()
+    assert "by the test" in page
+    assert [entry["version"] for entry in up.call("GET", f"{path}/history")[1]] == [1]
+    sent = _form(page, action="release", _selected_action=str(held[0][0]), index="0")
+    assert "1 event released." in browser.open(outbox, sent, timeout=10).read().decode()
+    wait_until(lambda: len(up.call("GET", f"{path}/history")[1]) == 2, 20, "the released event is in the log")
+    history = browser.open(f"{up.credentials['url']}/admin/tasks/task/{task['id']}/history/", timeout=10).read().decode()
+    assert "completed" in history
+    assert "to be held" in str(up.call("GET", f"/api/audit?task={task['id']}")[1])
 
 
 def test_every_line_of_a_role_is_prefixed_and_without_colour_in_a_file(up):
@@ -239,7 +289,18 @@ def test_a_second_ctrl_c_kills_what_does_not_end(up):
     assert not _processes_of(up.home)
 
 
-def test_a_leftover_postgresql_is_ended_first(shared):
+def _roles_are_gone(up: RunningUp) -> bool:
+    try:
+        with up.as_owner() as session:
+            for role in ("taskpulse_web", "taskpulse_worker", "taskpulse_auditor"):
+                session.execute(f"DROP OWNED BY {role}")
+                session.execute(f"DROP ROLE {role}")
+    except psycopg.OperationalError:
+        return False  # it starts
+    return True
+
+
+def test_a_leftover_postgresql_is_ended_first_and_data_of_a_version_without_roles_work(shared):
     """As where the system does not tell of the supervisor's death: the server is still there, without a parent."""
     if not (shared.home / "postgres").exists():
         shared.start()
@@ -253,6 +314,7 @@ def test_a_leftover_postgresql_is_ended_first(shared):
         subprocess.run([sys.executable, "-c", code, str(shared.home)], cwd=ROOT, stdout=output, stderr=output, check=True)
     wait_until(lambda: _processes_of(shared.home), 10, "the leftover runs")
     leftover = _processes_of(shared.home)[0]
+    wait_until(lambda: _roles_are_gone(shared), 20, "the data are as a version without roles left them")
     shared.start()
     # Who adopted it may not have looked after it yet.
     assert not leftover.is_running() or leftover.status() == psutil.STATUS_ZOMBIE

@@ -53,9 +53,9 @@ class EmbeddedPostgres:
         }
         self._binaries = _binaries()
 
-    def url(self, database: str) -> str:
-        """What DATABASE_URL is to be."""
-        return f"postgresql://{ROLE}@/{quote(database, safe='')}?host={quote(str(self.socket_directory), safe='')}"
+    def url(self, database: str, role: str = ROLE) -> str:
+        """What DATABASE_URL is to be. Whoever may enter the socket's directory may be any role: it asks for no password."""
+        return f"postgresql://{role}@/{quote(database, safe='')}?host={quote(str(self.socket_directory), safe='')}"
 
     def prepare(self) -> None:
         """Makes the data directory unless it is there, and ends what an earlier run left. Raises PostgresError."""

@@ -28,12 +28,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("--url", required=True, help="where the web role listens; kept beside the credentials")
+        parser.add_argument("--database-roles", action="store_true", help="make the database's roles too")
 
-    def handle(self, *, url, **_):
+    def handle(self, *, url, database_roles, **_):
         self._wait_for_database()
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [PREPARATION_LOCK])
             call_command("migrate", verbosity=0, interactive=False)
+            if database_roles:
+                call_command("database_roles", verbosity=0)
             Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
             call_command("collectstatic", verbosity=0, interactive=False)
             self._administrator(Installation(settings.TASKPULSE_HOME), url)
