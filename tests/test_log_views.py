@@ -9,8 +9,9 @@ from django.test import Client
 
 from audit import checkpoint_store, proofs
 from audit.checkpoint import Checkpoint, open_checkpoint
+from audit.checkpointer import Refused
 from audit.merkle import leaf_hash
-from audit.models import Entry, LogHead
+from audit.models import Entry, LogHead, Tile
 from audit.tlog_proof import TlogProof
 from tests.api_client import Api, api, problem
 from tests.recording import grow_log
@@ -84,6 +85,23 @@ def test_only_what_a_checkpoint_states_is_there(worker):
     assert auditor.get("/audit/checkpoint/3").content == auditor.get("/audit/checkpoint").content
     assert auditor.get("/audit/1/checkpoint").status_code == 200
     problem(auditor.send("POST", "/audit/checkpoint", b""), 405)
+
+
+def test_a_tile_that_was_stored_and_could_not_be_signed_is_not_served(worker, monkeypatch):
+    def refuse(_):
+        raise Refused("fork", "the log contradicts what was signed")
+
+    grow_log(3)
+    worker.step()
+    monkeypatch.setattr(worker, "_check", refuse)
+    grow_log(260)
+    worker.step()
+    assert Tile.objects.filter(level=0, number=0).exists()
+    auditor = api("auditor")
+    for path in ("0/000", "entries/000", "1/000.p/1", "0/001.p/7", "0/000.p/4"):
+        problem(auditor.get(f"/audit/tile/{path}"), 404)
+    for path in ("0/000.p/3", "entries/000.p/3"):
+        assert auditor.get(f"/audit/tile/{path}").status_code == 200
 
 
 def test_it_is_for_auditors_unless_it_is_public(worker, settings):

@@ -76,11 +76,11 @@ class LogViewSet(ApiViewSet):
         place, first = Place.parse(path), _number(log) if log else _FIRST_LOG
         if place is None:
             raise Http404
-        if place.width < 256:
-            # Only what a checkpoint states: unsigned entries are nobody's business yet.
-            newest = checkpoint_store.latest(first)
-            if newest is None or place.end > newest.size:
-                raise Http404
+        # Only what a checkpoint states, of full tiles too: they are stored before it is known whether they can be signed, and
+        # what is served once is kept in caches as the truth.
+        newest = checkpoint_store.latest(first)
+        if newest is None or place.end > newest.size:
+            raise Http404
         try:
             return _immutable(_bundle(request, first, place) if place.level is None else _tile(first, place))
         except tile_store.MissingTile:
