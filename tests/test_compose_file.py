@@ -20,7 +20,7 @@ EXAMPLE = dict(
 
 def test_it_runs_each_role_and_prepares_for_them_once():
     assert {"web", "relay", "consumer", "migrate"} <= ROLES
-    assert {"kafka-topics", "migrate"} <= ONE_SHOTS
+    assert {"kafka-topics", "migrate", "database-roles"} <= ONE_SHOTS
     assert {name: SERVICES[name]["deploy"]["replicas"] for name in ("relay", "consumer")} == {"relay": 2, "consumer": 2}
 
 
@@ -87,6 +87,16 @@ def test_no_secret_has_a_default():
 def test_each_role_is_given_settings_that_there_are(name):
     known = {setting.name for setting in DECLARED}
     assert set(SERVICES[name]["environment"]) <= known
+
+
+def test_nothing_that_runs_on_signs_in_as_the_owner():
+    owner = SERVICES["postgres"]["environment"]["POSTGRES_USER"]
+    users = {name: SERVICES[name]["environment"]["DB_USER"] for name in ROLES}
+    assert {name for name, user in users.items() if user == owner} == ONE_SHOTS & ROLES
+
+
+def test_the_relay_alone_has_the_signing_key():
+    assert [name for name, service in SERVICES.items() if "AUDIT_SIGNING_KEY" in service.get("environment", ())] == ["relay"]
 
 
 def test_the_broker_is_the_one_that_the_suite_runs_on():

@@ -6,7 +6,7 @@ import time
 
 from tests.compose.stack import AUDIT_LOG, Failed, Stack
 
-ONE_SHOTS = ("kafka-topics", "migrate")
+ONE_SHOTS = ("kafka-topics", "migrate", "database-roles")
 ROLES = {"web": 1, "relay": 2, "consumer": 2}
 
 
@@ -49,6 +49,14 @@ def is_confined(stack: Stack) -> None:
             expect(host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"], f"{service} is not confined: {host}")
             expect("no-new-privileges:true" in host["SecurityOpt"] and host["Memory"] > 0, f"{service} is not confined: {host}")
     say("every role: root read-only, no capability, no new privileges, memory limited")
+
+
+def signs_in_as_little(stack: Stack) -> None:
+    query = "SELECT DISTINCT usename FROM pg_stat_activity WHERE datname = 'taskpulse' AND pid <> pg_backend_pid() ORDER BY 1"
+    psql = ["psql", "--host=/run/postgresql", "--username=taskpulse", "--no-align", "--tuples-only", "--command", query]
+    roles = stack.compose("exec", "-T", "postgres", *psql, "taskpulse").stdout.split()
+    expect(roles == ["taskpulse_web", "taskpulse_worker"], f"the database's roles in use: {roles}")
+    say(f"in the database: {', '.join(roles)}, and not its owner")
 
 
 def signs_in(stack: Stack) -> None:
@@ -120,6 +128,7 @@ def main() -> int:
             is_confined(stack)
             signs_in(stack)
             task = records(stack, "POST", "/api/tasks", {"title": "version 1"}, [1])
+            signs_in_as_little(stack)
             publishes_checkpoints(stack)
             outlives_each_relay(stack, task)
             may_be_repeated(stack)
