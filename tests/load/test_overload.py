@@ -23,7 +23,7 @@ def slow_creation(committed_db):
 
 
 def probe_until(probes: list, web, seconds: float) -> None:
-    paths, end = itertools.cycle(["/healthz", "/readyz"]), time.monotonic() + seconds
+    paths, end = itertools.cycle(["/healthz", "/readyz", "/metrics"]), time.monotonic() + seconds
     while time.monotonic() < end:
         began = time.monotonic()
         probes.append((web.status(next(paths)), time.monotonic() - began))
@@ -51,6 +51,7 @@ def test_with_many_times_its_load_it_answers_in_time_or_refuses_at_once(slow_cre
         # And over it is over.
         wait_until(lambda: web.call("POST", "/api/tasks", {"title": "after it"}, member)[0] == 201, 5, "it recovered")
         wait_until(lambda: "the overload is over" in web.log, 10, "the log says so")
+        assert f"taskpulse_web_refused_total {len(refusals):.1f}" in web.call("GET", "/metrics")[2].decode()
     assert web.log.count("WARNING") == 1, web.log
 
 
