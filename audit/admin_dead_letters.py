@@ -1,15 +1,14 @@
 """The console's page of dead letters."""
 
-import codecs
-
 from django.contrib import admin
 from django.db.models import Func, IntegerField
 from django.utils.html import format_html, format_html_join
 from unfold.decorators import display
 
-from audit.discard import discard
+from audit.dead_letter_acts import discard, look
 from audit.models import DeadLetter
 from taskpulse.changelist import RecordedAdmin
+from taskpulse.printable import printable
 from taskpulse.templatetags.console import utc
 
 SHOWN_BYTES = 4_000  # of a value
@@ -22,7 +21,7 @@ class OctetLength(Func):
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(RecordedAdmin):
-    """What arrived and is no true event. Looked at, and discarded; the discarding is recorded."""
+    """What arrived and is no true event. Looked at, and discarded; both are recorded."""
 
     list_display = ["received", "reason_label", "detail", "place", "size"]
     list_filter = ["reason"]
@@ -62,6 +61,11 @@ class DeadLetterAdmin(RecordedAdmin):
     def change_view(self, request, object_id, form_url="", extra_context=None):
         return super().change_view(request, object_id, form_url, {"show_history": False} | (extra_context or {}))
 
+    def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        if obj is not None:
+            look(obj.pk)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
     @display(description="Reason", label={"malformed": "warning", "foreign": "info", "altered": "danger", "forged": "danger"})
     def reason_label(self, letter):
         return letter.reason
@@ -88,7 +92,7 @@ class DeadLetterAdmin(RecordedAdmin):
 
     @display(description="Headers")
     def headers_shown(self, letter):
-        rows = [(name, _text(bytes.fromhex(value or ""))) for name, value in letter.headers[:50]]
+        rows = [(name, printable(bytes.fromhex(value or ""), SHOWN_BYTES)) for name, value in letter.headers[:50]]
         return format_html('<dl class="tp-headers">{}</dl>', format_html_join("", "<dt>{}</dt><dd>{}</dd>", rows)) if rows else None
 
     @display(description="SHA-256 of the value")
@@ -99,17 +103,4 @@ class DeadLetterAdmin(RecordedAdmin):
 def _raw(raw) -> str | None:
     if raw is None:
         return None
-    return format_html('<pre class="tp-raw">{}</pre>', _text(bytes(raw)))
-
-
-def _text(raw: bytes) -> str:
-    """Text where the bytes are UTF-8, else hexadecimal; what does not print is escaped, so that nothing hides or reorders."""
-    start = raw[:SHOWN_BYTES]
-    try:
-        # The incremental decoder leaves out a last character that the cut has halved.
-        text = codecs.getincrementaldecoder("utf-8")().decode(start, final=len(start) == len(raw))
-        text = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-    except UnicodeDecodeError:
-        text = "hex: " + start.hex(" ")
-    rest = len(raw) - len(start)
-    return text + (f"\n… {rest:,} more bytes" if rest else "")
+    return format_html('<pre class="tp-raw">{}</pre>', printable(bytes(raw), SHOWN_BYTES))

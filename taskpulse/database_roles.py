@@ -59,6 +59,8 @@ ROUTINES: Mapping[str, frozenset[str]] = {
     # SECURITY DEFINER.
     "audit_discard_dead_letters": frozenset({WEB}),
     "audit_ensure_partition": frozenset({WORKER}),
+    "audit_look_at_dead_letter": frozenset({WEB}),
+    "tasks_outbox_look": frozenset({WEB}),
     "tasks_outbox_release": frozenset({WEB}),
 }
 

@@ -59,6 +59,11 @@ class OutboxAdmin(ReadOnlyAdmin):
     def changelist_view(self, request, extra_context=None):
         return super().changelist_view(request, {"outbox": outbox.state()} | (extra_context or {}))
 
+    def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        if obj is not None and obj.held_at is not None:
+            outbox.look(obj.pk)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
     @display(description="Subject")
     def subject(self, event):
         return f"{event.subject_type}/{event.subject_id}"

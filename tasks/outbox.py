@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from django.db import connections, models
+from django.db import connections, models, transaction
 from django.db.models.functions import Now
 from django.db.transaction import TransactionManagementError
 
@@ -107,11 +107,19 @@ def append(changes: Sequence[Change], using: str = "default") -> None:
 def release(ids: Sequence[int], using: str = "default") -> int:
     """Lets held rows go out again, at once and in their order; idempotent. Returns how many were held.
 
-    A procedure of the database does it: the web role itself has no UPDATE on the outbox.
+    Each leaves an event `audit.held.released`. A procedure of the database does both: a role that could itself UPDATE
+    could leave out the event.
     """
-    with connections[using].cursor() as cursor:
+    # In a transaction, so that the database is told who does it.
+    with transaction.atomic(using), connections[using].cursor() as cursor:
         cursor.execute("CALL tasks_outbox_release(%s::bigint[])", [list(ids)])
         return cursor.fetchone()[0]
+
+
+def look(id: int, using: str = "default") -> None:
+    """Leaves an event `audit.held.viewed` if the row is held: somebody is shown its bytes."""
+    with transaction.atomic(using), connections[using].cursor() as cursor:
+        cursor.execute("CALL tasks_outbox_look(%s)", [id])
 
 
 # What the console counts at most: beyond it, "10,000+" says enough.

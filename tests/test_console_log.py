@@ -149,7 +149,7 @@ def test_release_lets_a_held_event_go_out_again():
     assert (released.held_at, released.held_reason, released.published_at) == (None, None, None)
     assert outbox.release([row.pk for row in rows]) == 0
     record(messages(waiting()))
-    assert recorded() == [(str(task.pk), 1), (str(task.pk), 2), (str(task.pk), 3)]
+    assert recorded(task.pk) == [(str(task.pk), 1), (str(task.pk), 2), (str(task.pk), 3)]
 
 
 def test_dead_letters_are_shown_safely():

@@ -7,7 +7,7 @@ import uuid
 import psycopg
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from psycopg.errors import CheckViolation, InsufficientPrivilege, IntegrityConstraintViolation, UniqueViolation
 
 from audit.models import DeadLetter
@@ -296,13 +296,18 @@ def test_held_rows_are_released_and_dead_letters_discarded_with_a_trace(as_web):
             held_at="2026-01-01T00:00Z", held_reason="why", published_at=None
         )
         record([message(b"no event")])
+        with pytest.raises(DatabaseError, match="released by tasks_outbox_release"):
+            OutboxEvent.objects.filter(subject_id=str(task.pk)).update(held_at=None, held_reason=None)
     (row,) = waiting(task.pk)
-    assert outbox.release([row.pk, row.pk + 1]) == 1
-    assert outbox.release([row.pk]) == 0
+    with context.use(Context(actor=Actor("7", "ana", "user"), request_id="req-0")):
+        assert outbox.release([row.pk, row.pk + 1]) == 1
+        assert outbox.release([row.pk]) == 0
+    (released,) = OutboxEvent.objects.filter(subject_type="audit.held")
+    assert json.loads(bytes(released.payload))["actorname"] == "ana"
     (row,) = waiting(task.pk)
     assert (row.held_at, row.held_reason, row.published_at) == (None, None, None)
 
-    from audit.discard import discard
+    from audit.dead_letter_acts import discard
 
     letter = DeadLetter.objects.get()
     with context.use(Context(actor=Actor("7", "ana", "user"), request_id="req-1", reason="looked at it")):
