@@ -94,6 +94,12 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("KAFKA_REPLICATION_FACTOR", integer(1, 100), "of a topic that the relay makes", "1"),
         Setting("KAFKA_RETENTION_HOURS", integer(1, 1_000_000), "of a topic that the relay makes", "168", "h"),
         Setting("KAFKA_AUDIT_GROUP", text("a consumer group's name"), "the consumer group of the recorder", "audit"),
+        Setting(
+            "KAFKA_GROUP_INSTANCE_ID",
+            text("letters, digits, '.', '_' and '-', at most 249", r"[A-Za-z0-9._-]{1,249}", "name"),
+            "names a consumer's process, another for each: started again, it takes its partitions at once",
+            shown="none; `up` makes one",
+        ),
     ),
     "Relay and consumer": (
         Setting("TASKPULSE_RELAY_BATCH", integer(1, 100_000), "published at once", "1000", "events"),

@@ -139,6 +139,16 @@ def consumer_settings(group: str) -> dict:
     }
 
 
+# What librdkafka's fatal error says when another consumer joins with the same group.instance.id.
+FENCED = "fenced by other consumer"
+
+
+def membership_settings() -> dict:
+    """Static membership (KIP-345), where KAFKA_GROUP_INSTANCE_ID names this process: after a crash the next process of that
+    name takes its partitions at once, and does not wait for the session of the lost one to end."""
+    return {"group.instance.id": settings.KAFKA_GROUP_INSTANCE_ID} if settings.KAFKA_GROUP_INSTANCE_ID else {}
+
+
 def admin_settings() -> dict:
     """An admin client is never polled, so that its messages would only pile up; what fails is raised by the call."""
     return _client_settings() | {"log_level": 0}

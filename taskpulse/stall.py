@@ -21,13 +21,14 @@ class StallWatch:
     """`is_stalled()` is to be asked whenever nothing came; it asks the broker once an interval."""
 
     def __init__(self):
-        self._helpless = 0
+        # New clients in a row that did not help.
+        self.helpless = 0
         self._before: dict[int, int] = {}
         self._next = time.monotonic() + INTERVAL
 
     def received(self) -> None:
         """Messages came: all is well."""
-        self._helpless = 0
+        self.helpless = 0
         self._before = {}
         self._next = time.monotonic() + INTERVAL
 
@@ -41,8 +42,8 @@ class StallWatch:
             behind = {}  # no answer: whether there is more is not known
         is_stalled = any(self._before.get(partition) == position for partition, position in behind.items())
         self._before = {} if is_stalled else behind
-        self._helpless += is_stalled
-        self._next = time.monotonic() + min(LONGEST_INTERVAL, INTERVAL * 2 ** min(self._helpless, 10))
+        self.helpless += is_stalled
+        self._next = time.monotonic() + min(LONGEST_INTERVAL, INTERVAL * 2 ** min(self.helpless, 10))
         return is_stalled
 
 

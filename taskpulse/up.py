@@ -8,6 +8,7 @@ import functools
 import http.client
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -48,6 +49,7 @@ class Up:
         self.servers = env["KAFKA_BOOTSTRAP_SERVERS"]
         self._secret_key_given = env.named("SECRET_KEY")
         self._database_roles = {name: env[setting] for name, setting in _DATABASE_ROLES.items()}
+        self._instance_id = f"up-{secrets.token_hex(8)}"
         self._variables = {**variables, "TASKPULSE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         # No load balancer has to learn first that this web role ends.
         self._variables.setdefault("TASKPULSE_WEB_DRAIN_SECONDS", "0")
@@ -217,6 +219,9 @@ class Up:
         embedded PostgreSQL each role signs in as its own; a named one is signed in to as it is named."""
         keys = {key: value for key, value in self._variables.items() if key.startswith(_SIGNING_KEYS)}
         others = {key: value for key, value in self._variables.items() if key not in keys}
+        if name == "consumer":
+            # Started again after a crash, it takes its partitions at once (KIP-345).
+            others.setdefault("KAFKA_GROUP_INSTANCE_ID", self._instance_id)
         own = self.home / SIGNING_KEY
         if name == "relay" and own.exists() and not (keys.get("AUDIT_SIGNING_KEY") or keys.get("AUDIT_SIGNING_KEY_FILE")):
             keys["AUDIT_SIGNING_KEY_FILE"] = str(own)

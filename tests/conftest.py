@@ -244,3 +244,13 @@ def start_relay(committed_db, topic):
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def opened():
+    """Makes EventConsumers, and closes them."""
+    from tests.consuming import Opened
+
+    made = Opened()
+    yield made
+    made.close()

@@ -151,7 +151,7 @@ def test_a_topic_that_is_made_anew_at_once_is_read_on(committed_db, topic, monke
 
 
 def both_own(*consumers: EventConsumer) -> bool:
-    return all(len(consumer._consumer.assignment()) == 2 for consumer in consumers)
+    return all(len(consumer._member.client.assignment()) == 2 for consumer in consumers)
 
 
 def test_records_that_are_deleted_unread_go_out_again(committed_db, topic):
