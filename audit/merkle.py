@@ -64,6 +64,24 @@ class Edge:
         roots.append(leaf)
         self.size += 1
 
+    def extend(self, other: "Edge") -> None:
+        """Adds the leaves of `other`, whose first is the next of this tree.
+
+        Raises ValueError unless each perfect subtree of `other` is one of the tree that results.
+        """
+        for level, root in zip(_levels(other.size), other._roots, strict=True):
+            complete = self.size >> level
+            if self.size & (1 << level) - 1:
+                raise ValueError(f"no perfect subtree of {1 << level} leaves begins at leaf {self.size}")
+            while complete & 1:
+                root = node_hash(self._roots.pop(), root)
+                complete >>= 1
+            self._roots.append(root)
+            self.size += 1 << level
+
+    def copy(self) -> "Edge":
+        return Edge.from_bytes(self.size, self.to_bytes())
+
     def root(self) -> bytes:
         """The Merkle tree head MTH of all leaves; SHA-256 of nothing for the empty tree."""
         if not self._roots:
@@ -76,3 +94,8 @@ class Edge:
     def to_bytes(self) -> bytes:
         """The roots of the perfect subtrees, largest first, 32 bytes each; empty for the empty tree."""
         return b"".join(self._roots)
+
+
+def _levels(size: int) -> list[int]:
+    """Those of the perfect subtrees, largest first."""
+    return [level for level in reversed(range(size.bit_length())) if size >> level & 1]

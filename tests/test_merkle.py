@@ -109,6 +109,24 @@ def test_edge_of_a_size_no_test_can_grow():
     assert (edge.size, edge.to_bytes()) == (2**63, expected)
 
 
+@given(st.integers(0, 20), st.integers(0, 7), st.integers(0, 128))
+def test_perfect_subtrees_are_joined_to_the_same_tree(before, level, added):
+    """`added` leaves at a place where a subtree of that many begins."""
+    start, added = before << level, min(added, 1 << level)
+    entries = numbered(start + added)
+    edge, other = grown(entries[:start]), grown(entries[start:])
+    kept = edge.copy()
+    edge.extend(other)
+    assert (edge.size, edge.to_bytes()) == (start + added, grown(entries).to_bytes())
+    assert kept.to_bytes() == grown(entries[:start]).to_bytes()
+
+
+def test_what_is_no_subtree_at_its_place_is_not_joined():
+    edge = grown(numbered(3))
+    with pytest.raises(ValueError, match="no perfect subtree of 2 leaves begins at leaf 3"):
+        edge.extend(grown(numbered(2)))
+
+
 @pytest.mark.parametrize(
     ("size", "length"), [(0, 32), (1, 0), (1, 31), (1, 33), (1, 64), (3, 32), (4, 64), (7, 64), (2**40, 0), (-1, 0), (-1, 32)]
 )
