@@ -3,13 +3,16 @@
 import base64
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from audit.merkle import HASH_SIZE
-from audit.signed_note import PLAIN, MalformedNote, Note, Signature, Unverified, VerifierKey, decode_base64
+from audit.signed_note import PLAIN, MalformedKey, MalformedNote, Note, Signature, Unverified, VerifierKey, decode_base64
 
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 MOST_LEAVES = 2**63 - 1
+# The extension line by which the last checkpoint under a key names the next key.
+NEXT_KEY = "next-key "
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,15 @@ class Checkpoint:
     def text(self) -> str:
         lines = (self.origin, str(self.size), base64.b64encode(self.root).decode(), *self.extensions)
         return "".join(f"{line}\n" for line in lines)
+
+    def successors(self) -> list[VerifierKey]:
+        """The keys to which the log hands over with this checkpoint; only to be asked of a verified one."""
+        found = []
+        for line in self.extensions:
+            if line.startswith(NEXT_KEY):
+                with suppress(MalformedKey):
+                    found.append(VerifierKey.parse(line.removeprefix(NEXT_KEY)))
+        return found
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":

@@ -5,9 +5,9 @@ The embedded broker forgets it with all else: then there is nothing to compare w
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from django.conf import settings
 
 from audit.checkpoint import Checkpoint, open_checkpoint
@@ -55,6 +55,33 @@ class CheckpointTopic:
         finally:
             consumer.close()
 
+    def all(self, keys: Iterable[VerifierKey]) -> Iterator[tuple[Checkpoint, str]]:
+        """Every checkpoint that is there at this moment and that one of `keys`, or a key to which they hand over, signed:
+        the oldest first, with where it stands. It makes no topic, and holds few at a time."""
+        consumer = Consumer(kafka.consumer_settings("taskpulse-checkpoints") | {"log_level": 2, "allow.auto.create.topics": False})
+        try:
+            error = consumer.list_topics(self._name, timeout=_PATIENCE).topics[self._name].error
+            if error is not None and error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise KafkaException(error)
+            low = end = 0
+            if error is None:
+                low, end = consumer.get_watermark_offsets(TopicPartition(self._name, PARTITION), timeout=_PATIENCE)
+        except BaseException:
+            consumer.close()
+            raise
+        return self._signed(consumer, low, end, list(keys))
+
+    def _signed(self, consumer: Consumer, low: int, end: int, known: list[VerifierKey]) -> Iterator[tuple[Checkpoint, str]]:
+        try:
+            for start in range(low, end, _WINDOW):
+                for value in self._read(consumer, start, min(start + _WINDOW, end)):
+                    found = _ours(value, None, known)
+                    if found is not None:
+                        known += [key for key in found.successors() if key not in known]
+                        yield found, f"on the topic {self._name}"
+        finally:
+            consumer.close()
+
     def _read(self, consumer: Consumer, start: int, end: int) -> list[bytes]:
         consumer.assign([TopicPartition(self._name, PARTITION, start)])
         values, deadline, at = [], time.monotonic() + _PATIENCE, start
@@ -92,9 +119,9 @@ class CheckpointTopic:
             raise
 
 
-def _ours(value: bytes, origin: str, keys: Iterable[VerifierKey]) -> Checkpoint | None:
+def _ours(value: bytes, origin: str | None, keys: Iterable[VerifierKey]) -> Checkpoint | None:
     try:
         checkpoint, _ = open_checkpoint(value, keys)
     except (MalformedNote, Unverified):
         return None
-    return checkpoint if checkpoint.origin == origin else None
+    return checkpoint if origin in (None, checkpoint.origin) else None

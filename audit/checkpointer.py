@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
 
 from audit import checkpoint_store
-from audit.checkpoint import Checkpoint, open_checkpoint
+from audit.checkpoint import NEXT_KEY, Checkpoint, open_checkpoint
 from audit.checkpoint_topic import CheckpointTopic
 from audit.signed_note import MalformedNote, Note, SigningKey, Unverified
 from audit.tile_store import MissingTile
@@ -30,8 +30,6 @@ logger = logging.getLogger("taskpulse.checkpointer")
 POLL, STANDBY_POLL, REFUSED_POLL = 0.5, 2.0, 10.0
 # Published at once.
 _BATCH = 100
-# The extension line by which the last checkpoint under a key names the next key.
-NEXT_KEY = "next-key "
 _DATABASE_FAULTS = (OperationalError, InterfaceError, InternalError, psycopg.OperationalError)
 _BROKER_FAULTS = (KafkaException, OSError)
 
