@@ -21,13 +21,15 @@ _ENTRIES = {AUDITOR: "SELECT", WEB: "SELECT"}
 
 # Table: role: privileges. What is empty is for the owner alone.
 TABLES: Mapping[str, Mapping[str, str]] = {
-    "tasks_task": {WEB: "SELECT, INSERT, UPDATE, DELETE"},
+    "tasks_task": {WEB: "SELECT, INSERT, UPDATE, DELETE", AUDITOR: "SELECT"},
     # Written by the triggers alone.
     "tasks_tombstone": {WEB: "SELECT"},
     # The web role adds events, and neither changes nor removes any; held rows it releases by a procedure.
     "tasks_outbox": {
         WEB: f"SELECT, {_NEW_EVENT}",
         WORKER: "SELECT, UPDATE (published_at, attempts, held_at, held_reason), DELETE",
+        # What the log is held against: live rows, and events that are still on their way.
+        AUDITOR: "SELECT",
     },
     "tasks_apitoken": {WEB: "SELECT, INSERT, DELETE"},
     # Append-only for everybody: the triggers refuse even the owner.
@@ -39,7 +41,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "audit_checkpoint": {**_ENTRIES, WORKER: "SELECT, INSERT"},
     "audit_cosignature": {**_ENTRIES, WORKER: "SELECT, INSERT"},
     "audit_dead_letter": {WEB: "SELECT", WORKER: "SELECT, INSERT"},
-    "auth_user": {WEB: "SELECT, INSERT, UPDATE"},
+    "auth_user": {WEB: "SELECT, INSERT, UPDATE", AUDITOR: "SELECT (id, username)"},
     "auth_user_groups": {WEB: "SELECT, INSERT, DELETE"},
     "auth_user_user_permissions": {WEB: "SELECT, INSERT, DELETE"},
     "auth_group": {WEB: "SELECT, INSERT, UPDATE, DELETE"},

@@ -1,0 +1,115 @@
+"""`manage.py verify_audit`: is the log what was recorded?"""
+
+import json
+import os
+import sys
+import time
+from argparse import ArgumentTypeError
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
+
+from audit import key_file
+from audit.checkpoint import Checkpoint, open_checkpoint
+from audit.checkpoint_topic import CheckpointTopic
+from audit.signed_note import MalformedKey, MalformedNote, Unverified, VerifierKey
+from audit.verification.report import CannotCheck, in_words
+from audit.verification.verifier import Options, Verifier
+from taskpulse.installation import SIGNING_KEY
+
+SOUND, TAMPERED, COULD_NOT_CHECK = 0, 1, 2
+
+
+class Command(BaseCommand):
+    help = (
+        "Verify the audit log: every digest, leaf, tree, checkpoint and signature, the versions of each task, and each live row "
+        "against its last event. It only reads. Exit codes: 0 sound, 1 tampered, 2 could not check."
+    )
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument("--key", action="append", default=[], metavar="KEY", help="a verifier key, or a file that holds it")
+        parser.add_argument(
+            "--checkpoint", action="append", default=[], type=Path, metavar="FILE", help="one that you kept yourself"
+        )
+        parser.add_argument("--no-topic", action="store_true", help="do not ask the broker for the checkpoints on the topic")
+        parser.add_argument(
+            "--from", dest="from_seq", type=_positive, default=1, metavar="SEQ", help="recompute entries from here on"
+        )
+        parser.add_argument("--sample", type=_share, default=1.0, metavar="PERCENT", help="recompute so many, chosen at random")
+        parser.add_argument("--jobs", type=_positive, default=os.cpu_count(), metavar="N", help="processes (default: one a core)")
+        parser.add_argument("--json", action="store_true", help="the report as one JSON document")
+
+    def handle(self, *, key, checkpoint, no_topic, from_seq, sample, jobs, **options):
+        try:
+            keys = _keys(key)
+            held = [(_open(path, keys), str(path)) for path in checkpoint]
+            topic = () if no_topic else CheckpointTopic().all(keys)
+            progress = Progress(self.stderr) if sys.stderr.isatty() and not options["json"] else lambda *_: None
+            report = Verifier(keys, chain(held, topic), Options(jobs, from_seq, sample, progress)).run()
+        except (CannotCheck, Error, KafkaException, OSError, BrokenProcessPool) as error:
+            raise CommandError(f"the log could not be checked: {error}", returncode=COULD_NOT_CHECK) from None
+        self.stdout.write(json.dumps(report.as_json(), indent=1) if options["json"] else in_words(report))
+        if report.tampered:
+            sys.exit(TAMPERED)
+
+
+def _keys(given: list[str]) -> list[VerifierKey]:
+    """Those given, each as itself or a file that holds it; else those of the signing keys at hand."""
+    try:
+        if given:
+            return [VerifierKey.parse(_text(item)) for item in given]
+        own = settings.TASKPULSE_HOME / SIGNING_KEY
+        keys = [settings.AUDIT_SIGNING_KEY, settings.AUDIT_PREVIOUS_SIGNING_KEY]
+        if keys == [None, None] and os.access(own, os.R_OK):
+            keys = [key_file.read(own)]
+    except MalformedKey as error:
+        raise CannotCheck(f"--key: {error}") from None
+    return [key.verifier for key in keys if key is not None]
+
+
+def _text(item: str) -> str:
+    path = Path(item)
+    return path.read_text() if len(item) < 255 and path.is_file() else item
+
+
+def _open(path: Path, keys: list[VerifierKey]) -> Checkpoint:
+    try:
+        return open_checkpoint(path.read_bytes(), keys)[0]
+    except (MalformedNote, Unverified) as error:
+        raise CannotCheck(f"--checkpoint {path}: {error}") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        percent = float(text)
+    except ValueError:
+        percent = 0.0
+    if not 0 < percent <= 100:
+        raise ArgumentTypeError(f"expected a percentage above 0 and up to 100, got {text!r}")
+    return percent / 100
+
+
+class Progress:
+    """One line on a terminal, renewed a few times a second."""
+
+    def __init__(self, stream):
+        self._stream, self._next = stream, 0.0
+
+    def __call__(self, what: str, done: int, of: int | None) -> None:
+        now = time.monotonic()
+        if now >= self._next or done == of:
+            self._next = now + 0.3
+            self._stream.write(f"\r{what}: {done:,}{f' of {of:,}' if of else ''}  ", ending="\n" if done == of else "")
+            self._stream.flush()

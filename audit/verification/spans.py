@@ -1,0 +1,204 @@
+"""The tree, span by span: perfect subtrees that are looked at side by side and joined in their order.
+
+A process holds one batch of rows at a time, whatever the size of the log.
+"""
+
+import multiprocessing
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+import psycopg
+
+from audit.checkpoint import open_checkpoint
+from audit.merkle import HASH_SIZE, Edge
+from audit.signed_note import MalformedNote, Unverified, VerifierKey
+from audit.verification import entries, subjects
+from audit.verification.report import Finding
+
+# Entries of a span: a power of two, so that spans are perfect subtrees.
+SPAN = 2**14
+# Entries that are recomputed together where only a sample is.
+BLOCK = 256
+_TILE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is the same for all spans of a log. `share` of the blocks are recomputed, of all that end at or after `from_seq`;
+    of the others only the leaves go into the tree."""
+
+    log: int
+    origin: str
+    keys: tuple[VerifierKey, ...]
+    tables: Mapping[str, tuple[str, str, str]]
+    from_seq: int = 1
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Entries by their index in the log, `start` a multiple of SPAN; `sizes`: trees whose roots are asked for."""
+
+    start: int
+    end: int
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came of a span. `edges` are of its own entries alone, by the size of the log; `stored` the checkpoints there."""
+
+    span: Span
+    edge: Edge
+    recomputed: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    stored: list[tuple[int, bytes]] = field(default_factory=list)
+    edges: dict[int, bytes] = field(default_factory=dict)
+    # The first entry whose leaf is another in the tiles.
+    other_tile: int | None = None
+
+
+def spans(size: int, sizes: Iterable[int]) -> Iterator[Span]:
+    sizes = sorted(sizes)
+    for start in range(0, size, SPAN):
+        end = min(start + SPAN, size)
+        yield Span(start, end, tuple(at for at in sizes if start < at <= end))
+
+
+def look(connection: psycopg.Connection, work: Work, span: Span) -> Seen:
+    """Reads the span's entries once, and what is stored beside them."""
+    seen = Seen(span, Edge())
+    _read_checkpoints(connection, work, span, seen)
+    wanted = {size for size, _ in seen.stored} | set(span.sizes)
+    versions, tiles = subjects.Versions(), _tiles(connection, work.log, span)
+    missing = None
+    for start in range(span.start, span.end, entries.ROWS):
+        end = min(start + entries.ROWS, span.end)
+        leaves = _leaves(connection, work, versions, seen, work.log + start, work.log + end - 1)
+        for index in range(start, end):
+            leaf = leaves.get(work.log + index)
+            if leaf is None:
+                missing = work.log + index if missing is None else missing
+            elif missing is not None:
+                seen.findings.append(_missing(missing, work.log + index - 1))
+                missing = None
+            if leaf is None or len(leaf) != HASH_SIZE:
+                leaf = bytes(HASH_SIZE)
+            if seen.other_tile is None and tiles.get(index, leaf) != leaf:
+                seen.other_tile = work.log + index
+            seen.edge.append(leaf)
+            if index + 1 in wanted:
+                seen.edges[index + 1] = seen.edge.to_bytes()
+    if missing is not None:
+        seen.findings.append(_missing(missing, work.log + span.end - 1))
+    return seen
+
+
+def _missing(first: int, last: int) -> Finding:
+    return Finding("entries", "missing", first, last)
+
+
+def _leaves(connection, work: Work, versions: subjects.Versions, seen: Seen, first: int, last: int) -> dict[int, bytes]:
+    """Leaf hashes of the entries from `first` to `last` by `seq`; the entries that are to be recomputed are checked."""
+    found: dict[int, bytes] = {}
+    for start, end, recompute in _blocks(work, first, last):
+        if recompute:
+            rows = entries.read(connection, start, end)
+            seen.recomputed += len(rows)
+            seen.findings += entries.check(connection, work.origin, rows)
+            seen.findings += versions.check(connection, rows)
+            seen.findings += subjects.check_gone(connection, work.tables, rows)
+            leaves = [(row[entries.SEQ], row[entries.LEAF]) for row in rows]
+        else:
+            versions.forget()
+            leaves = entries.read_leaves(connection, start, end)
+        before = len(found)
+        found.update(leaves)
+        if len(found) < before + len(leaves):
+            twice = next(seq for at, (seq, _) in enumerate(leaves) if at and leaves[at - 1][0] == seq)
+            seen.findings.append(Finding("entries", "there are two of this number", twice))
+    return found
+
+
+def _blocks(work: Work, first: int, last: int) -> Iterator[tuple[int, int, bool]]:
+    if work.share >= 1 and work.from_seq <= first:
+        yield first, last, True
+        return
+    for start in range(first, last + 1, BLOCK):
+        end = min(start + BLOCK - 1, last)
+        yield start, end, end >= work.from_seq and (work.share >= 1 or random.random() < work.share)  # noqa: S311
+
+
+_STORED = "SELECT size, root, note FROM audit_checkpoint WHERE log = %s AND size > %s AND size <= %s ORDER BY size"
+
+
+def _read_checkpoints(connection, work: Work, span: Span, seen: Seen) -> None:
+    with connection.cursor(binary=True) as cursor:
+        rows = cursor.execute(_STORED, [work.log, span.start, span.end]).fetchall()
+    for size, root, note in rows:
+        wrong = checkpoint_fault(work, size, root, note)
+        if wrong is not None:
+            seen.findings.append(Finding("checkpoints", f"the checkpoint of {size} entries: {wrong}"))
+        else:
+            seen.stored.append((size, root))
+
+
+def checkpoint_fault(work: Work, size: int, root: bytes, note: bytes) -> str | None:
+    try:
+        checkpoint, _ = open_checkpoint(note, work.keys)
+    except (MalformedNote, Unverified) as error:
+        return str(error)
+    if (checkpoint.origin, checkpoint.size, checkpoint.root) != (work.origin, size, root):
+        return "what is signed is not what is stored beside it"
+    return None
+
+
+_TILES = "SELECT number, hashes FROM audit_tile WHERE log = %s AND level = 0 AND number BETWEEN %s AND %s"
+
+
+def _tiles(connection, log: int, span: Span) -> dict[int, bytes]:
+    """The leaf hashes of the span's entries as the tiles hold them, by index."""
+    with connection.cursor(binary=True) as cursor:
+        rows = cursor.execute(_TILES, [log, span.start // _TILE, (span.end - 1) // _TILE]).fetchall()
+    return {
+        number * _TILE + at // HASH_SIZE: hashes[at : at + HASH_SIZE]
+        for number, hashes in rows
+        for at in range(0, len(hashes), HASH_SIZE)
+    }
+
+
+# In processes of their own.
+
+_connection: psycopg.Connection | None = None
+
+
+def _connect(parameters: dict) -> None:
+    global _connection
+    _connection = psycopg.connect(**parameters)
+    _connection.read_only = True
+
+
+def _look(work: Work, span: Span) -> Seen:
+    with _connection.transaction():
+        return look(_connection, work, span)
+
+
+def by_processes(parameters: dict, work: Work, every: Iterable[Span], jobs: int) -> Iterator[Seen]:
+    """The spans in their order, by `jobs` processes that connect with `parameters`. One that dies raises BrokenProcessPool."""
+    # Not forked: a fork would share this process's connections, and the threads of its Kafka client would be missing.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _connect, (parameters,)) as pool:
+        waiting: deque = deque()
+        try:
+            for span in every:
+                waiting.append(pool.submit(_look, work, span))
+                if len(waiting) > 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,93 @@
+"""The order within each subject: version after version, and a row for each subject that was not deleted.
+
+Each statement is a snapshot of its own: writers beside it cause no finding.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from audit.verification.entries import EVENT_TYPE, SEQ, SUBJECT_ID, SUBJECT_TYPE, TASK_ID, VERSION
+from audit.verification.report import Finding
+
+# The index on (task_id, seq) bears it: of each entry the one before it in its subject.
+_BEFORE = """
+SELECT e.seq, p.version FROM unnest(%s::bigint[], %s::text[]::uuid[], %s::text[], %s::text[]) e (seq, task_id, kind, subject)
+LEFT JOIN LATERAL (
+  SELECT version FROM task_audit_log p WHERE p.task_id = e.task_id AND p.subject_type = e.kind AND p.subject_id = e.subject
+    AND p.seq < e.seq AND p.version IS NOT NULL ORDER BY p.seq DESC LIMIT 1
+) p ON true
+"""
+# A subject of no task has no index; there are few.
+_WITHOUT_TASK = """
+SELECT seq, version, before FROM (
+  SELECT seq, version, lag(version) OVER (PARTITION BY subject_type, subject_id ORDER BY seq) AS before
+  FROM task_audit_log WHERE task_id IS NULL AND version IS NOT NULL AND seq <= %s
+) w WHERE version <> coalesce(before, 0) + 1 AND seq >= %s ORDER BY seq LIMIT %s
+"""
+# Created, and neither there nor deleted, be it in the log or on the way to it.
+_GONE = """
+SELECT c.seq FROM unnest(%s::bigint[], %s::text[]::uuid[], %s::text[]) c (seq, task_id, subject)
+WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.{key} = CASE WHEN pg_input_is_valid(c.subject, '{type}') THEN c.subject::{type} END)
+  AND NOT EXISTS (SELECT FROM task_audit_log d WHERE d.task_id = c.task_id AND d.subject_type = %s AND d.subject_id = c.subject
+                  AND d.seq > c.seq AND d.event_type = %s)
+  AND NOT EXISTS (SELECT FROM tasks_outbox o WHERE o.subject_type = %s AND o.subject_id = c.subject)
+ORDER BY c.seq
+"""
+
+
+class Versions:
+    """Follows the versions of consecutive entries; what came before them is asked of the database."""
+
+    def __init__(self):
+        self._last: dict[tuple[str, str], int] = {}
+
+    def forget(self) -> None:
+        """The next rows do not follow upon those before."""
+        self._last.clear()
+
+    def check(self, connection, rows: list[tuple]) -> Iterator[Finding]:
+        first: dict[tuple[str, str], tuple] = {}
+        for row in rows:
+            version = row[VERSION]
+            if version is None or row[TASK_ID] is None:
+                continue
+            subject = (row[SUBJECT_TYPE], row[SUBJECT_ID])
+            before = self._last.get(subject)
+            self._last[subject] = version
+            if before is None:
+                first[subject] = row
+            elif version != before + 1:
+                yield _gap(row[SEQ], version, before)
+        if first:
+            yield from self._check_first(connection, list(first.values()))
+
+    def _check_first(self, connection, rows: list[tuple]) -> Iterator[Finding]:
+        columns = [[row[column] for row in rows] for column in (SEQ, TASK_ID, SUBJECT_TYPE, SUBJECT_ID)]
+        with connection.cursor(binary=True) as cursor:
+            before = dict(cursor.execute(_BEFORE, columns).fetchall())
+        for row in rows:
+            if row[VERSION] != (before[row[SEQ]] or 0) + 1:
+                yield _gap(row[SEQ], row[VERSION], before[row[SEQ]])
+
+
+def _gap(seq: int, version: int, before: int | None) -> Finding:
+    what = "its subject's first in the log" if before is None else f"the one before is version {before}"
+    return Finding("versions", f"it is version {version}, {what}", seq)
+
+
+def check_without_task(connection, first: int, last: int, most: int) -> Iterator[Finding]:
+    with connection.cursor(binary=True) as cursor:
+        for row in cursor.execute(_WITHOUT_TASK, [last, first, most]).fetchall():
+            yield _gap(*row)
+
+
+def check_gone(connection, tables: Mapping[str, tuple[str, str, str]], rows: list[tuple]) -> Iterator[Finding]:
+    """Entries of a creation whose row went without a deletion. `tables`: of each subject type table, key and key's type."""
+    for kind, (table, key, key_type) in tables.items():
+        created = [row for row in rows if row[EVENT_TYPE] == f"{kind}.created" and row[TASK_ID] is not None]
+        if not created:
+            continue
+        columns = [[row[column] for row in created] for column in (SEQ, TASK_ID, SUBJECT_ID)]
+        with connection.cursor(binary=True) as cursor:
+            cursor.execute(_GONE.format(table=table, key=key, type=key_type), [*columns, kind, f"{kind}.deleted", kind])
+            for (seq,) in cursor.fetchall():
+                yield Finding("drift", f"the {kind} that it created is gone, and no deletion is recorded", seq)

@@ -1,0 +1,70 @@
+"""What each check rests on, and what a verification does not prove."""
+
+from collections.abc import Iterable
+
+from django.db import connection
+
+from audit.checkpoint import NEXT_KEY, open_checkpoint
+from audit.signed_note import MalformedNote, Unverified, VerifierKey
+from audit.verification.reading import read_only
+from audit.verification.report import Report
+
+CHECKS = {
+    "entries": "nothing but arithmetic; whoever rewrites an entry, its digest and its leaf together is found by the tree",
+    "versions": "the entries; a whole task that was never recorded leaves no gap",
+    "tree": "a checkpoint: whoever rewrites all entries above the newest one makes a tree that agrees",
+    "head": "the database: it says how long the log is, and is held against the checkpoints",
+    "checkpoints": "the verifier key, and that nobody else has the signing key",
+    "outside": "whoever keeps those checkpoints: the brokers of the topic, and who gave the files",
+    "drift": "the tables of tasks and outbox, which the database's owner can change together",
+}
+
+_HAND_OVERS = """
+SELECT note FROM audit_checkpoint WHERE log = ANY (%s) AND position(%s::bytea IN note) > 0 ORDER BY log, size
+"""
+
+
+def with_successors(keys: Iterable[VerifierKey], logs: list[int]) -> list[VerifierKey]:
+    """`keys`, and those to which they hand over in stored checkpoints, one after the other."""
+    known = list(keys)
+    with read_only(), connection.cursor() as cursor:
+        cursor.execute(_HAND_OVERS, [logs, f"\n{NEXT_KEY}".encode()])
+        for (note,) in cursor.fetchall():
+            try:
+                checkpoint, _ = open_checkpoint(bytes(note), known)
+            except (MalformedNote, Unverified):
+                continue
+            known += [key for key in checkpoint.successors() if key not in known]
+    return known
+
+
+def describe(report: Report, heads: list, keys: list[VerifierKey], options) -> None:
+    """The checks in words, and what they leave open."""
+    last, checks = heads[-1].last, report.checks
+    checks["entries"].detail = f"{report.recomputed:,} of {report.entries:,} recomputed from event_data"
+    checks["versions"].detail = "each follows upon the one before"
+    checks["tree"].detail = f"{report.entries:,} leaves"
+    checks["head"].detail = f"{len(heads)} log{'s' if len(heads) > 1 else ''}, up to entry {last}"
+    signed = [head for head in heads if head.signed]
+    checks["checkpoints"].compared = bool(signed)
+    names = ", ".join(f"{key.name}+{key.key_id.hex()}" for key in keys)
+    checks["checkpoints"].detail = f"the newest of entry {signed[-1].log + signed[-1].signed - 1}, by {names}" if signed else "none"
+    say = report.not_proved.append
+    if not checks["outside"].compared:
+        say(
+            "Nothing held outside the database was compared: whoever owns it can have cut the log off at an earlier checkpoint, "
+            "with all that came after. Keep a checkpoint elsewhere and give it by --checkpoint."
+        )
+    if report.pinned is None or report.pinned < last:
+        first = (report.pinned or 0) + 1
+        above = "can still be cut off or made anew by whoever owns the database: no checkpoint held outside covers them"
+        say(f"Entries {first} to {last} {above}." if last else "The log is empty.")
+    if report.recomputed < report.entries:
+        open_ = report.entries - report.recomputed
+        say(
+            f"{open_:,} entries were not recomputed: their leaves are in the tree, their event_data and columns were not looked at."
+        )
+    say(
+        "That an event is true: the log proves what was recorded, in which order, and that it was not changed since. Who the "
+        "actor is, the service knew at that moment, and whoever had its database role could say."
+    )

@@ -1,0 +1,100 @@
+"""A small log with everything that belongs to it: entries by every path, tiles, and checkpoints that somebody outside keeps."""
+
+import random
+from dataclasses import dataclass, field
+
+from django.db import connection
+
+from audit.checkpoint import Checkpoint
+from audit.signed_note import Note, SigningKey
+from audit.tile_writer import TileWriter, read_head
+from audit.verification.report import Report
+from audit.verification.verifier import Options, Verifier
+from tasks.models import Priority, Status, Task
+from tests.recording import messages, record, waiting
+
+
+@dataclass
+class Log:
+    """`held`: the checkpoints that somebody outside has, all that were ever signed."""
+
+    key: SigningKey = field(default_factory=lambda: SigningKey.generate("taskpulse/audit"))
+    held: list[Checkpoint] = field(default_factory=list)
+
+    def sign(self, key: SigningKey | None = None) -> None:
+        """Writes the tiles, and a checkpoint of all entries if there are new ones."""
+        head = read_head()
+        if self.held and head.size == self.pinned:
+            return
+        writer = TileWriter(head.log)
+        while writer.size < head.size:
+            writer.advance(head.size)
+        checkpoint = Checkpoint(head.origin, head.size, writer.edge().root())
+        store(checkpoint, key or self.key)
+        self.held.append(checkpoint)
+
+    @property
+    def pinned(self) -> int:
+        return self.held[-1].size
+
+    def verify(self, held=None, **options) -> Report:
+        outside = self.held if held is None else held
+        return Verifier([self.key.verifier], [(checkpoint, "topic") for checkpoint in outside], Options(**options)).run()
+
+
+def store(checkpoint: Checkpoint, key: SigningKey) -> None:
+    note = bytes(Note(checkpoint.text, (key.sign(checkpoint.text),)))
+    execute("INSERT INTO audit_checkpoint (log, size, root, note) VALUES (1, %s, %s, %s)", checkpoint.size, checkpoint.root, note)
+
+
+def execute(statement: str, *parameters) -> list[tuple]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else []
+
+
+def some_changes(rng: random.Random, tasks: list[Task], count: int) -> None:
+    """Changes by every path: the ORM one by one and in bulk, deletions, raw SQL."""
+    for _ in range(count):
+        way = rng.random()
+        if not tasks or way < 0.3:
+            tasks.append(
+                Task.objects.create(title=f"task {rng.random()}", labels=rng.sample(["a", "é", '"\\\n'], rng.randint(0, 3)))
+            )
+            continue
+        task = rng.choice(tasks)
+        if way < 0.7:
+            task.refresh_from_db()
+            task.title, task.status = f"title {rng.random()} \u2028 \U0001f600", rng.choice(Status.values)
+            task.description = "x" * rng.choice([0, 10, 3000])
+            task.save()
+        elif way < 0.8:
+            Task.objects.filter(pk__in=[t.pk for t in rng.sample(tasks, min(3, len(tasks)))]).update(
+                priority=rng.choice(Priority.values)
+            )
+        elif way < 0.9:
+            execute("UPDATE tasks_task SET summary = %s WHERE id = %s", f"by hand {rng.random()}", task.pk)
+        else:
+            tasks.remove(task)
+            Task.objects.filter(pk=task.pk).delete()
+
+
+def record_all() -> None:
+    connection.check_constraints()  # the database's own capture, which else would come at the end of the test
+    record(messages(waiting()))
+
+
+def grow(count: int) -> None:
+    """`count` more entries, one of a task each."""
+    Task.objects.bulk_create([Task(title=f"task {number}") for number in range(count)])
+    record_all()
+
+
+def make_log(rng: random.Random, changes: int, rounds: int) -> Log:
+    """A log of some `changes` entries, signed at the end of each of `rounds`; nothing waits."""
+    log, tasks = Log(), []
+    for _ in range(rounds):
+        some_changes(rng, tasks, changes // rounds)
+        record_all()
+        log.sign()
+    return log
