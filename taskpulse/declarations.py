@@ -38,6 +38,10 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("TASKPULSE_WEB_REQUEST_SECONDS", integer(1, 86_400), "for all of a request, its answer taken", "60", "s"),
         Setting("TASKPULSE_WEB_STATEMENT_TIMEOUT_MS", integer(0, 3_600_000), "for a statement; 0: the role's own", "5000", "ms"),
         Setting("TASKPULSE_WEB_LOCK_TIMEOUT_MS", integer(0, 3_600_000), "for a lock; 0: the role's own", "2000", "ms"),
+        Setting(
+            "TASKPULSE_WEB_TOKEN_CACHE_MS", integer(0, 60_000), "a token found is believed, revoked or not; 0: each request asks",
+            "1000", "ms",
+        ),
         Setting("TASKPULSE_WEB_DRAIN_SECONDS", integer(0, 600), "not ready and still serving, after SIGTERM", "5", "s"),
         Setting("TASKPULSE_WEB_GRACEFUL_SECONDS", integer(1, 600), "then, for requests in flight to end", "10", "s"),
     ),
