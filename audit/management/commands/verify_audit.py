@@ -18,7 +18,7 @@ from audit import key_file
 from audit.checkpoint import Checkpoint, open_checkpoint
 from audit.checkpoint_topic import CheckpointTopic
 from audit.signed_note import MalformedKey, MalformedNote, Unverified, VerifierKey
-from audit.verification.report import CannotCheck, in_words
+from audit.verification.report import CannotCheck, Report, in_words
 from audit.verification.verifier import Options, Verifier
 from taskpulse.installation import SIGNING_KEY
 
@@ -51,12 +51,17 @@ class Command(BaseCommand):
             held = [(_open(path, keys), str(path)) for path in checkpoint]
             topic = () if no_topic else CheckpointTopic().all(keys)
             progress = Progress(self.stderr) if sys.stderr.isatty() and not options["json"] else lambda *_: None
-            report = Verifier(keys, chain(held, topic), Options(jobs, from_seq, sample, progress)).run()
+            report, document, words = self.look(keys, chain(held, topic), Options(jobs, from_seq, sample, progress), **options)
         except (CannotCheck, Error, KafkaException, OSError, BrokenProcessPool) as error:
             raise CommandError(f"the log could not be checked: {error}", returncode=COULD_NOT_CHECK) from None
-        self.stdout.write(json.dumps(report.as_json(), indent=1) if options["json"] else in_words(report))
+        self.stdout.write(json.dumps(document, indent=1) if options["json"] else words)
         if report.tampered:
             sys.exit(TAMPERED)
+
+    def look(self, keys, held, how: Options, **_) -> tuple[Report, dict, str]:
+        """What came of it: the report, and what is printed of it for programs and for people."""
+        report = Verifier(keys, held, how).run()
+        return report, report.as_json(), in_words(report)
 
 
 def _keys(given: list[str]) -> list[VerifierKey]:
