@@ -16,7 +16,7 @@ COPY . /app/
 # Static files under hashed names, compressed; then what nobody reads at run time goes: their sources, tests, other languages
 # than the console's. The bytecode of what the roles import is made now, since the root file system will be read-only.
 RUN cd /app \
-    && export PATH=/opt/venv/bin:$PATH SECRET_KEY=build DATABASE_URL=postgresql://build@localhost/build TASKPULSE_STATIC_ROOT=/opt/static \
+    && export PATH=/opt/venv/bin:$PATH TASKPULSE_MODE=local SECRET_KEY=build DATABASE_URL=postgresql://build@localhost/build TASKPULSE_STATIC_ROOT=/opt/static \
     && PYTHONDONTWRITEBYTECODE=1 python manage.py collectstatic --noinput --verbosity 0 --ignore redoc \
     && find /opt/static -name '*.map*' -delete \
     && find /opt/venv /app -type d \( -name static -o -name tests -o -path '*/locale/*' -not -path '*/locale/en*' \) -prune -exec rm -rf {} + \

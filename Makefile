@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONWARNINGS ?= ignore
 
 # For commands that read the settings and neither database nor sessions.
-UNUSED_SETTINGS := SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
+UNUSED_SETTINGS := TASKPULSE_MODE=local SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
 .PHONY: run test test-kafka test-load kafka-away chaos bench lint settings-table requirements sbom audit-packages licences image image-test compose-test
 

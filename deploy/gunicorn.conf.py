@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn.glogging import Logger
 
-from taskpulse import drain, least_privilege, responses, web_database
+from taskpulse import checks, drain, least_privilege, responses, web_database
 from taskpulse.worker_metrics import Directory
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "taskpulse.settings")
@@ -20,6 +20,8 @@ try:
 except ImproperlyConfigured as error:
     # A line for each setting that is wrong, instead of the stack of an application that cannot be loaded.
     sys.exit(f"web: {error}")
+if unsafe := checks.errors():
+    sys.exit("\n".join(f"web: {found}" for found in unsafe))
 
 # Before prometheus_client is imported: the workers' metrics are in files that any of them can add up.
 metrics = Directory.of_this_master()
@@ -41,6 +43,9 @@ _, _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 _files = 8_192 if _most_files == resource.RLIM_INFINITY else min(_most_files, 8_192)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _most_files))
 worker_connections = _files - min(256, _files // 4)
+# Whom to believe about a client's address and scheme is taskpulse/proxies.py's affair alone; gunicorn would trust this machine.
+forwarded_allow_ips = ""
+secure_scheme_headers = {}
 control_socket_disable = True
 # Heartbeat files do not belong on a disk that can be slow.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (gunicorn makes a file of its own there)

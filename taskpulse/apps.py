@@ -7,7 +7,7 @@ class TaskPulseConfig(AppConfig):
     verbose_name = "TaskPulse"
 
     def ready(self):
-        from taskpulse import least_privilege, roles  # noqa: F401 (a check registers itself)
+        from taskpulse import checks, least_privilege, roles  # noqa: F401 (the checks register themselves)
 
         # Once for a `migrate`, when the tables of all apps are there.
         last = list(apps.get_app_configs())[-1]

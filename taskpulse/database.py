@@ -24,6 +24,11 @@ def set_process_command(name: str) -> None:
     _command = name
 
 
+def process_command() -> str:
+    """The management command that this process runs; "" for the web role, which runs none."""
+    return _command
+
+
 def is_named(env: Environment) -> bool:
     """Whether the process environment names a server, rather than an earlier `manage.py up`."""
     return env.named("DATABASE_URL") or env.named("DB_HOST")

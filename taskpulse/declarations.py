@@ -5,21 +5,33 @@ begin with TASKPULSE_, so that a misspelt one is noticed.
 """
 
 from taskpulse.env import Setting
-from taskpulse.kinds import SSL_MODES, boolean, choice, directory, file, integer, secret, signing_key, text, words
+from taskpulse.kinds import SSL_MODES, boolean, choice, directory, file, integer, network, secret, secrets, signing_key, text, words
 
 _DATABASE = text("postgresql://USER:PASSWORD@HOST:PORT/NAME", r"postgres(ql)?://\S+", "URL")
 _BROKER = r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}"
 _BROKERS = text("HOST:PORT, several separated by commas", rf"{_BROKER}(,\s*{_BROKER})*", "brokers")
 _ENDPOINT = text("https://HOST/PATH", r"https?://[^\s/?#]+\S*", "URL")
+_HOST = text("a host's name without scheme and port, or `*`", r"\*|\.?[A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\]", "names")
+_ORIGIN = text("an origin such as https://tasks.example.com", r"https?://[^\s/?#]+", "origins")
+_CHECK = text("a check such as taskpulse.E006", r"[a-z_0-9]+\.[EWI][0-9]{3}", "checks")
 _TOPIC = text("a topic's name: letters, digits, '.', '_' and '-', at most 249", r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "topic")
 # As PostgreSQL takes it (NAMEDATALEN less one).
 _ROLE = text("a role's name: at most 63 letters, digits and '_', not first a digit", r"[A-Za-z_][A-Za-z0-9_]{0,62}", "role")
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
     "Service": (
+        Setting("TASKPULSE_MODE", choice("production", "local"), "`up` is local unless told otherwise", "production"),
         Setting("SECRET_KEY", secret(), "signs sessions", secret=True, required=True, shown="made by `up`"),
-        Setting("ALLOWED_HOSTS", words(), "the names under which it is reached", "localhost,127.0.0.1,[::1]"),
-        Setting("CSRF_TRUSTED_ORIGINS", words(), "origins, scheme included, whose forms are accepted"),
+        Setting("SECRET_KEY_FALLBACKS", secrets(), "earlier ones, which still count", secret=True),
+        Setting("ALLOWED_HOSTS", words(_HOST), "the names under which it is reached", "localhost,127.0.0.1,[::1]"),
+        Setting("CSRF_TRUSTED_ORIGINS", words(_ORIGIN), "whose forms are accepted too"),
+        Setting("TASKPULSE_TRUSTED_PROXIES", words(network()), "whose `X-Forwarded-For` and `-Proto` are believed"),
+        Setting("TASKPULSE_HTTPS", boolean(), "reached by HTTPS alone: redirect, HSTS, secure cookies", "false"),
+        Setting("TASKPULSE_HSTS_SECONDS", integer(0, 100_000_000), "raise to 31536000 once HTTPS is known to work", "3600", "s"),
+        Setting("TASKPULSE_HSTS_SUBDOMAINS", boolean(), "HSTS holds for names below ours too", "true"),
+        Setting("TASKPULSE_HSTS_PRELOAD", boolean(), "the domain may enter the browsers' own list", "false"),
+        Setting("TASKPULSE_DEBUG", boolean(), "error pages that show code; on this machine alone", "false"),
+        Setting("TASKPULSE_SILENCED_CHECKS", words(_CHECK), "system checks that are known and accepted"),
         Setting("TASKPULSE_HOME", directory(), "all data of an installation", shown="`.taskpulse/`"),
         Setting(
             "TASKPULSE_STATIC_ROOT", directory(), "static files under hashed names, of the image", shown="collected by `up`"

@@ -143,10 +143,24 @@ class Environment:
         near = self.nearest(name)
         self.problem(f"{name} is not a setting" + (f": did you mean {near}?" if near else "; README.md lists all of them"))
 
+    def misspelt(self) -> dict[str, str]:
+        """Variables that look like one of our settings without being one, and which; none of ours begins with TASKPULSE_."""
+        known = self.known_names()
+        families = {name.partition("_")[0] for name in known if "_" in name and not name.startswith(PREFIX)}
+        strangers = (name for name in self._variables if name not in known and not name.startswith(PREFIX))
+        found = {}
+        for name in sorted(strangers):
+            near = PREFIX + name if "_" in name and PREFIX + name in known else None
+            if near is None and name.partition("_")[0] in families and not _SERVICE_LINK.fullmatch(name):
+                near = self.nearest(name, 0.88)
+            if near:
+                found[name] = near
+        return found
+
     def known_names(self) -> set[str]:
         return {*self._declared, *(f"{name}_FILE" for name, setting in self._declared.items() if setting.secret)}
 
-    def nearest(self, name: str) -> str | None:
+    def nearest(self, name: str, likeness: float = 0.75) -> str | None:
         """The setting that somebody may have meant by this name."""
         from difflib import get_close_matches  # seldom needed
 
@@ -155,4 +169,4 @@ class Environment:
         for exact in (bare, PREFIX + bare):
             if exact in known:
                 return exact
-        return next(iter(get_close_matches(name.upper(), sorted(known), 1, 0.75)), None)
+        return next(iter(get_close_matches(name.upper(), sorted(known), 1, likeness)), None)

@@ -52,12 +52,14 @@ class Installation:
         self._lock.flush()
 
     def keep_environment(self, secret_key_given: bool, database_url: str | None) -> None:
-        """Keeps what the environment does not name: SECRET_KEY, made once, and the embedded database's address."""
+        """Keeps what the environment does not name: SECRET_KEY, made once, the embedded database's address, and that
+        this is one machine's affair."""
         try:
             known = json.loads((self.home / ENVIRONMENT).read_text())
         except FileNotFoundError:
             known = {}
         wanted = {name: value for name, value in known.items() if name != "DATABASE_URL"}
+        wanted["TASKPULSE_MODE"] = "local"
         if not secret_key_given:
             wanted.setdefault("SECRET_KEY", secrets.token_urlsafe(48))
         if database_url is not None:

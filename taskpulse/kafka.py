@@ -69,6 +69,8 @@ def bootstrap_servers() -> str:
     if not uses_embedded_broker():
         return settings.KAFKA_BOOTSTRAP_SERVERS
     path = settings.TASKPULSE_HOME / BROKER_FILE
+    if settings.PRODUCTION:
+        raise NoBroker("no broker is named: set KAFKA_BOOTSTRAP_SERVERS, since TASKPULSE_MODE is production")
     try:
         return json.loads(path.read_text())["bootstrap_servers"]
     except FileNotFoundError:

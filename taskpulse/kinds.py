@@ -7,6 +7,7 @@ may quote a secret.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 # libpq's, from none to the strictest (PostgreSQL documentation 32.19).
@@ -33,6 +34,11 @@ def text(expected: str = "text", pattern: str = r"[^\x00-\x1f\x7f]+", name: str 
         return value
 
     return Kind(name, expected, parse)
+
+
+def secrets() -> Kind:
+    """A comma-separated list of secrets."""
+    return Kind("list of secrets", "a comma-separated list", words().parse, empty=())
 
 
 def secret(least: int = 1) -> Kind:
@@ -95,6 +101,11 @@ def signing_key() -> Kind:
         return key
 
     return Kind("key", "a signing key as `manage.py audit_key` makes it", parse, empty=None)
+
+
+def network() -> Kind:
+    """An address or a network of them; the result is an ipaddress network."""
+    return Kind("networks", "an address or a network such as 10.0.0.0/8", ip_network)
 
 
 def file(*words: str) -> Kind:

@@ -16,7 +16,19 @@ env.stop_if_wrong()
 _OWN = ("TASKPULSE_HOME", "DATABASE_", "DB_", "KAFKA_SASL_", "KAFKA_OAUTH_", "KAFKA_SSL_")
 vars().update({name.removeprefix(PREFIX): value for name, value in env.values().items() if not name.startswith(_OWN)})
 
-DEBUG = False
+PRODUCTION = env["TASKPULSE_MODE"] == "production"
+PROCESS_COMMAND = database.process_command()
+DATABASE_IS_EMBEDDED = not database.is_named(env)
+MISSPELT = env.misspelt()
+# Which names a browser's own list may hold is a matter of the whole domain, so that its absence is no fault.
+SILENCED_SYSTEM_CHECKS = ["security.W021", *env["TASKPULSE_SILENCED_CHECKS"]]
+
+# The scheme is what a trusted proxy says (taskpulse/proxies.py). Probes come from inside, without TLS.
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env["TASKPULSE_HTTPS"]
+SECURE_REDIRECT_EXEMPT = [r"^(healthz?|readyz?|metrics)/?$"]
+SECURE_HSTS_SECONDS = env["TASKPULSE_HSTS_SECONDS"] if env["TASKPULSE_HTTPS"] else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env["TASKPULSE_HSTS_SUBDOMAINS"]
+SECURE_HSTS_PRELOAD = env["TASKPULSE_HSTS_PRELOAD"]
 
 INSTALLED_APPS = [
     "taskpulse",

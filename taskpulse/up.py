@@ -43,10 +43,15 @@ class Up:
         self.home = home_directory(variables)
         env = Environment(self.home, DECLARED, variables)
         self.database = database.address(env) if database.is_named(env) else None
+        self.servers = env["KAFKA_BOOTSTRAP_SERVERS"]
+        if env.named("TASKPULSE_MODE") and env["TASKPULSE_MODE"] == "production" and not (self.database and self.servers):
+            env.problem(
+                "TASKPULSE_MODE is production: expected DATABASE_URL (or DB_HOST) and KAFKA_BOOTSTRAP_SERVERS, since what is "
+                "embedded is for one machine"
+            )
         env.stop_if_wrong(complete=False)  # what is missing is made here
         self.port = env["PORT"]
         self.address = env["BIND_ADDRESS"].strip("[]")
-        self.servers = env["KAFKA_BOOTSTRAP_SERVERS"]
         self._secret_key_given = env.named("SECRET_KEY")
         self._database_roles = {name: env[setting] for name, setting in _DATABASE_ROLES.items()}
         self._instance_id = f"up-{secrets.token_hex(8)}"

@@ -3,9 +3,12 @@
 import os
 
 import django
+from django.conf import settings
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
 from django.middleware.security import SecurityMiddleware
+
+from taskpulse import proxies
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "taskpulse.settings")
 
@@ -36,4 +39,4 @@ class Handler(WSGIHandler):
 
 
 django.setup(set_prefix=False)
-application = Handler()
+application = proxies.trusting(settings.TRUSTED_PROXIES, Handler())

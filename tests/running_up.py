@@ -34,7 +34,7 @@ def free_port() -> int:
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Nothing is named but what a test says, and Kafka if the suite runs on one."""
-    unnamed = ("DATABASE_URL", "DB_HOST", "SECRET_KEY", "PORT", "TASKPULSE_HOME", "DJANGO_SETTINGS_MODULE")
+    unnamed = ("DATABASE_URL", "DB_HOST", "SECRET_KEY", "PORT", "TASKPULSE_HOME", "TASKPULSE_MODE", "DJANGO_SETTINGS_MODULE")
     inherited = {name: value for name, value in os.environ.items() if name not in unnamed}
     return inherited | {"TASKPULSE_HOME": str(home), "PYTHONWARNINGS": "ignore"} | more
 

@@ -161,6 +161,23 @@ def test_what_kubernetes_adds_for_a_service_is_no_setting(env):
     assert wrong(env(DECLARED, TASKPULSE_PORT="8000")) == ["TASKPULSE_PORT is not a setting: did you mean PORT?"]
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("RELAY_BATCH", "TASKPULSE_RELAY_BATCH"),
+        ("DB_SSL_MODE", "DB_SSLMODE"),
+        ("SECRET_KEY_FALLBACK", "SECRET_KEY_FALLBACKS"),
+        ("KAFKA_HEAP_OPTS", None),
+        ("HOME", None),
+        ("KAFKA_TOPIC", None),
+        ("DATABASE_URL_FILE", None),
+    ],
+)
+def test_a_name_without_our_prefix_that_looks_like_a_setting_is_noticed(env, name, near):
+    assert env(DECLARED, **{name: ""}).misspelt() == ({name: near} if near else {})
+
+
 def test_each_setting_is_declared_once_and_its_default_is_of_its_kind(env):
     names = [setting.name for setting in DECLARED]
     assert len(names) == len(set(names))

@@ -45,6 +45,7 @@ def fresh_database(server_url: str):
                 "DATABASE_URL": urlunsplit(urlsplit(server_url)._replace(path=f"/{name}")),
                 "SECRET_KEY": secrets.token_hex(32),
                 "TASKPULSE_HOME": home,
+                "TASKPULSE_MODE": "local",
                 "DJANGO_SETTINGS_MODULE": "taskpulse.settings",
                 "TASKPULSE_LOG_LEVEL": "WARNING",
             }

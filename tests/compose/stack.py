@@ -32,9 +32,9 @@ class Stack:
         self._directory = tempfile.TemporaryDirectory(prefix="compose-test-")
         self._settings = Path(self._directory.name) / "env"
         names = [line.partition("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if line.endswith("=")]
-        self.secrets = [name for name in names if name != "CSRF_TRUSTED_ORIGINS"]
+        self.secrets = [name for name in names if name not in ("CSRF_TRUSTED_ORIGINS", "TASKPULSE_TRUSTED_PROXIES")]
         made = dict.fromkeys(self.secrets) | {"AUDIT_SIGNING_KEY": SigningKey.generate(AUDIT_LOG).secret()}
-        lines = [f"{name}={value or secrets.token_urlsafe(30)}" for name, value in made.items()]
+        lines = [f"{name}={value or secrets.token_urlsafe(48)}" for name, value in made.items()]
         self._settings.write_text("\n".join([*lines, f"PUBLISHED_PORT={self.port}", f"TASKPULSE_IMAGE={os.environ['IMAGE']}", ""]))
         self._settings.chmod(0o600)
 
