@@ -29,10 +29,10 @@ RUN cd /app \
     && python -m gunicorn --check-config -c deploy/gunicorn.conf.py taskpulse.wsgi \
     && chmod -R a+rX,go-w /app /opt
 
-# The base without what no role needs: pip and its like, headers, full Perl (as far as the base has it), character sets of
-# the C library's iconv, setuid bits.
+# The base without what no role needs: pip and its like, its own or Debian's, headers, full Perl (as far as the base has it),
+# character sets of the C library's iconv, setuid bits.
 FROM ${PYTHON_IMAGE} AS system
-RUN dpkg-query --show --showformat '${Package}\n' | grep -E '^(perl|libperl5.*|perl-modules-.*)$' | xargs -r dpkg --purge --force-depends 2>/dev/null; \
+RUN dpkg-query --show --showformat '${Package}\n' | grep -E '^(perl|libperl5.*|perl-modules-.*|python3-(pip|setuptools|wheel|venv)(-whl)?)$' | xargs -r dpkg --purge --force-depends 2>/dev/null; \
     rm -rf /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip /usr/local/lib/python3*/idlelib \
        /usr/local/lib/python3*/config-* /usr/local/include /usr/local/bin/pip* /usr/local/bin/idle* /usr/local/bin/python*-config \
        /usr/lib/*/gconv /root/.cache /var/cache/apt /var/cache/debconf /var/lib/apt/lists /tmp/* \
