@@ -1,10 +1,11 @@
-"""What of the audit log runs beside the relay: the checkpointer."""
+"""What of the audit log runs beside the relay: the checkpointer, and a cosigner for each witness."""
 
 import logging
 
 from django.conf import settings
 
 from audit.checkpointer import Checkpointer
+from audit.cosigner import Cosigner
 
 logger = logging.getLogger("taskpulse.checkpointer")
 
@@ -14,4 +15,6 @@ def workers() -> list[tuple[str, object]]:
     if settings.AUDIT_SIGNING_KEY is None:
         logger.warning("no checkpoints of the audit log are signed: AUDIT_SIGNING_KEY is not set (`manage.py audit_key` makes one)")
         return []
-    return [("checkpointer", Checkpointer(settings.AUDIT_SIGNING_KEY, settings.AUDIT_PREVIOUS_SIGNING_KEY))]
+    checkpointer = Checkpointer(settings.AUDIT_SIGNING_KEY, settings.AUDIT_PREVIOUS_SIGNING_KEY)
+    cosigners = [(f"cosigner of {of.key.name}", Cosigner(of, lambda: checkpointer.newest)) for of in settings.AUDIT_WITNESSES]
+    return [("checkpointer", checkpointer), *cosigners]

@@ -52,6 +52,8 @@ class Checkpointer:
         self.pause = 0.0
         self._key, self._previous = key, previous
         self._keys = [known.verifier for known in (key, previous) if known is not None]
+        # Log and size of the newest checkpoint, for the cosigners in their threads; None while this process does not sign.
+        self.newest: tuple[int, int] | None = None
         self._lock = ActiveLock(f"checkpoints {key.verifier.name}")
         self._topic = CheckpointTopic()
         self._database_outage, self._broker_outage = (
@@ -70,6 +72,7 @@ class Checkpointer:
         self._to_contain: list[tuple[Checkpoint, str]] = []
         self._published = 0
         self._signed_at = float("-inf")
+        self.newest = None
 
     def close(self) -> None:
         self._topic.close()
@@ -153,6 +156,7 @@ class Checkpointer:
                     "older database. `manage.py audit_log new --reason …` opens a successor",
                 )
         self._writer = TileWriter(head.log)
+        self.newest = self._last and (head.log, self._last.size)
 
     def _own(self, note: bytes, size: int) -> Checkpoint:
         """The newest stored checkpoint, if it is by our key; or by the previous one, which then hands over with the next."""
@@ -201,7 +205,7 @@ class Checkpointer:
         if self._hands_over:
             logger.info("the checkpoint of %d entries hands over to the key %s", head.size, self._key.verifier)
         self._last, self._hands_over, self._said = checkpoint, False, None
-        self._signed_at = time.monotonic()
+        self._signed_at, self.newest = time.monotonic(), (head.log, head.size)
         metrics.CHECKPOINT_REFUSED.replace({})
         metrics.CHECKPOINTS.inc()
         metrics.CHECKPOINT_SIZE.set(head.log + head.size - 1, "signed")

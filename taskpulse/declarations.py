@@ -5,7 +5,21 @@ begin with TASKPULSE_, so that a misspelt one is noticed.
 """
 
 from taskpulse.env import Setting
-from taskpulse.kinds import SSL_MODES, boolean, choice, directory, file, integer, network, secret, secrets, signing_key, text, words
+from taskpulse.kinds import (
+    SSL_MODES,
+    boolean,
+    choice,
+    directory,
+    file,
+    integer,
+    network,
+    secret,
+    secrets,
+    signing_key,
+    text,
+    witness,
+    words,
+)  # fmt: skip
 
 _DATABASE = text("postgresql://USER:PASSWORD@HOST:PORT/NAME", r"postgres(ql)?://\S+", "URL")
 _BROKER = r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}"
@@ -138,6 +152,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "KAFKA_CHECKPOINT_TOPIC", _TOPIC, "where checkpoints are published; the relay makes it, to be kept for ever",
             "task-audit-checkpoints",
+        ),
+        Setting(
+            "AUDIT_WITNESSES", words(witness()), "who cosigns checkpoints (tlog-witness): key and URL of each", shown="none"
         ),
         Setting("AUDIT_LOG_PUBLIC", boolean(), "whether checkpoint and tiles are for everybody, not for auditors alone", "false"),
     ),

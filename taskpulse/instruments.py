@@ -18,10 +18,12 @@ class Reading(Collector):
     def __init__(self, name: str, documentation: str, labels: Sequence[str] = (), registry=REGISTRY):
         self._name, self._documentation, self._labels = name, documentation, tuple(labels)
         self._values: dict[tuple[str, ...], float] = {}
+        self._lock = Lock()
         registry.register(self)
 
     def set(self, value: float, *labels: str) -> None:
-        self.replace(self._values | {labels: value})
+        with self._lock:
+            self.replace(self._values | {labels: value})
 
     def replace(self, values: dict[tuple[str, ...], float]) -> None:
         """These values by labels and no others: what is gone (a partition, an answer) is shown no more."""

@@ -108,6 +108,17 @@ def network() -> Kind:
     return Kind("networks", "an address or a network such as 10.0.0.0/8", ip_network)
 
 
+def witness() -> Kind:
+    """A witness of the log's checkpoints: the key of its cosignatures and where it listens."""
+
+    def parse(value: str) -> object:
+        from audit.witness import Witness  # few installations have one
+
+        return Witness.parse(value)
+
+    return Kind("witness", "`NAME+ID+KEY https://HOST/PATH` with a key for cosignatures", parse)
+
+
 def file(*words: str) -> Kind:
     """A file that can be read now, or one of the words; the result is its path."""
 

@@ -75,6 +75,9 @@ CHECKPOINT_SIZE = Reading("taskpulse_checkpoint_entries", "Entries of the log th
 CHECKPOINTS = Counter("taskpulse_checkpoint_signed", "Checkpoints of the audit log signed")
 # A person must look: key (the wrong one), fork (the log contradicts what was signed), tampered (so do the entries).
 CHECKPOINT_REFUSED = Reading("taskpulse_checkpoint_refused", "1 while no checkpoint can be signed, by reason", ["reason"])
+# Witnesses cosign what contains all that they cosigned before: one that lags is away, one that refuses has seen another log.
+WITNESS_SIZE = Reading("taskpulse_witness_entries", "Entries of the log that a witness has cosigned", ["witness"])
+WITNESS_REFUSED = Reading("taskpulse_witness_refused", "1 while a witness refuses to cosign", ["witness"])
 
 # Relay and consumer, by role
 

@@ -231,12 +231,16 @@ def test_another_head_is_not_signed(start, caplog):
     assert "the entries do not give the tree of the log's head" in caplog.text
 
 
-def remake_log() -> None:
-    """The owner's best try: the log cut and written anew, head and all, with other entries of the same number."""
-    count = LogHead.objects.get().size
+def clear_log() -> None:
     edit("DELETE FROM task_audit_log")
     edit("DELETE FROM audit_tile")
     edit("UPDATE audit_log SET size = 0, edge = ''")
+
+
+def remake_log() -> None:
+    """The owner's best try: the log cut and written anew, head and all, with other entries of the same number."""
+    count = LogHead.objects.get().size
+    clear_log()
     grow_log(count)
 
 

@@ -54,7 +54,20 @@ def test_each_metric_is_declared_in_one_module():
 
 def test_labels_are_few_and_fixed():
     """A label that holds an id would grow without a bound."""
-    allowed = {"version", "python", "revision", "part", "dependency", "group", "partition", "reason", "role", "state", "le"}
+    allowed = {
+        "version",
+        "python",
+        "revision",
+        "part",
+        "dependency",
+        "group",
+        "partition",
+        "reason",
+        "role",
+        "state",
+        "witness",
+        "le",
+    }
     for name, family in families().items():
         if name.startswith("taskpulse_"):
             assert {label for sample in family.samples for label in sample.labels} <= allowed, name
