@@ -63,6 +63,7 @@ class Up:
         self.installation = Installation(self.home)
         self.log = PrefixedLog()
         self.supervisor = Supervisor(self.log)
+        self._postgres: EmbeddedPostgres | None = None
 
     def run(self) -> None:
         """Until a stop is asked for. Raises CannotStart; nothing of ours runs on when it returns or raises."""
@@ -78,7 +79,6 @@ class Up:
         self._announce()
         self.stores: list[Program] = []
         self.roles: list[Program] = []
-        self._postgres: EmbeddedPostgres | None = None
         try:
             if self._start_stores() and self._prepare() and self._start_roles(listener):
                 self._welcome(time.monotonic() - began)
