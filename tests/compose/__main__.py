@@ -48,6 +48,8 @@ def is_confined(stack: Stack) -> None:
             host = stack.inspect(container)["HostConfig"]
             expect(host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"], f"{service} is not confined: {host}")
             expect("no-new-privileges:true" in host["SecurityOpt"] and host["Memory"] > 0, f"{service} is not confined: {host}")
+            refused = stack.engine("exec", container, "touch", "/app/x", "/opt/x", "/var/tmp/x", check=False).stderr
+            expect(refused.count("Read-only file system") == 3, f"{service} writes to its root: {refused!r}")
     say("every role: root read-only, no capability, no new privileges, memory limited")
 
 
@@ -85,7 +87,7 @@ def outlives_each_relay(stack: Stack, task: dict) -> None:
     """One of them was the active one."""
     versions = [1]
     for container in stack.containers("relay"):
-        stack.kill(container)
+        stack.engine("kill", container)
         versions.insert(0, versions[0] + 1)
         records(stack, "PATCH", f"/api/tasks/{task['id']}", {"title": f"version {versions[0]}"}, versions)
         stack.compose("up", "--detach", "--no-recreate", "relay")
@@ -97,6 +99,25 @@ def may_be_repeated(stack: Stack) -> None:
         stack.compose("run", "--rm", "--no-deps", "-T", service)
     stack.compose("up", "--detach")
     say(f"{', '.join(ONE_SHOTS)} once more: nothing to do")
+
+
+def is_upgraded(stack: Stack, task: dict) -> None:
+    """By a second `up` with another image; a change is on its way meanwhile."""
+    before = {service: stack.containers(service) for service in ROLES}
+    path = f"/api/tasks/{task['id']}"
+    status, _ = stack.request("PATCH", path, {"title": "version 4"})
+    expect(status == 200, f"PATCH: {status}")
+    image = stack.takes_next_image()
+    began = time.monotonic()
+    stack.compose("up", "--detach")
+    stack.wait_for(lambda: stack.answers("/readyz"), "the web role is ready")
+    took = time.monotonic() - began
+    for service, number in ROLES.items():
+        after = stack.containers(service)
+        expect(len(after) == number and not set(after) & set(before[service]), f"{service} was not replaced: {after}")
+        expect(all(stack.inspect(container)["Image"] == image for container in after), f"{service} runs the image before")
+    say(f"upgraded by a second `up` in {took:.1f} s")
+    records(stack, "PATCH", path, {"title": "version 5"}, [5, 4, 3, 2, 1])
 
 
 def keeps_the_topics(stack: Stack) -> None:
@@ -132,8 +153,9 @@ def main() -> int:
             publishes_checkpoints(stack)
             outlives_each_relay(stack, task)
             may_be_repeated(stack)
+            is_upgraded(stack, task)
             keeps_the_topics(stack)
-            records(stack, "PATCH", f"/api/tasks/{task['id']}", {"title": "version 4"}, [4, 3, 2, 1])
+            records(stack, "PATCH", f"/api/tasks/{task['id']}", {"title": "version 6"}, [6, 5, 4, 3, 2, 1])
     except Failed as error:
         print(f"compose-test: {error}", file=sys.stderr)
         return 1

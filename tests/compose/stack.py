@@ -29,6 +29,7 @@ class Stack:
 
     def __init__(self, project: str = "taskpulse-compose-test"):
         self.project, self.port, self.token = project, _free_port(), ""
+        self._next_image = f"{project}:next"
         self._directory = tempfile.TemporaryDirectory(prefix="compose-test-")
         self._settings = Path(self._directory.name) / "env"
         names = [line.partition("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if line.endswith("=")]
@@ -46,6 +47,7 @@ class Stack:
         if kind:
             print(self.compose("logs", "--no-color", "--tail", "40", check=False).stdout)
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "30")
+        self.engine("image", "rm", "--force", self._next_image, check=False)
         self._directory.cleanup()
 
     def compose(self, *arguments: str, check: bool = True, settings: Path | None = None) -> subprocess.CompletedProcess:
@@ -68,12 +70,19 @@ class Stack:
     def containers(self, service: str) -> list[str]:
         return self.compose("ps", "--quiet", service).stdout.split()
 
-    def inspect(self, container: str) -> dict:
-        result = subprocess.run([DOCKER, "inspect", container], capture_output=True, text=True, timeout=60, check=True)
-        return json.loads(result.stdout)[0]
+    def engine(self, *arguments: str, check: bool = True, given: str | None = None) -> subprocess.CompletedProcess:
+        """A command of the engine itself; `given` is its standard input."""
+        return subprocess.run([DOCKER, *arguments], input=given, capture_output=True, text=True, timeout=120, check=check)
 
-    def kill(self, container: str) -> None:
-        subprocess.run([DOCKER, "kill", container], capture_output=True, timeout=60, check=True)
+    def inspect(self, container: str) -> dict:
+        return json.loads(self.engine("inspect", container).stdout)[0]
+
+    def takes_next_image(self) -> str:
+        """From now on the services are to run another image, the same but for a label. Gives its id."""
+        self.engine("build", "--tag", self._next_image, "-", given=f"FROM {os.environ['IMAGE']}\nLABEL next=true\n")
+        with self._settings.open("a") as settings:
+            settings.write(f"TASKPULSE_IMAGE={self._next_image}\n")
+        return self.inspect(self._next_image)["Id"]
 
     def manage(self, *command: str, **variables: str) -> str:
         """A command of manage.py, as the owner of the database."""
