@@ -57,7 +57,7 @@ def test_a_history_is_newest_first_and_outlives_its_task(writer):
     assert [entry["version"] for entry in (deleted, updated, created)] == [3, 2, 1]
     assert set(updated) == {
         "seq", "event_id", "event_type", "subject", "task_id", "version", "actor", "request_id", "reason", "changes", "event_data",
-        "occurred_at", "processed_at", "digest",
+        "occurred_at", "processed_at", "digest", "redacted_by",
     }  # fmt: skip
     assert updated["actor"] == {"id": str(writer.user.pk), "name": writer.user.username, "type": "user"}
     assert updated["changes"]["status"] == {"from": "pending", "to": "completed"}

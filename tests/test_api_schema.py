@@ -23,6 +23,7 @@ def test_every_operation_is_there_with_its_problems_and_its_security(schema):
     assert {path: sorted(operations) for path, operations in paths.items()} == {
         "/api/tasks": ["get", "post"],
         "/api/tasks/{id}": ["delete", "get", "patch", "put"],
+        "/api/tasks/{id}/audited": ["get"],
         "/api/tasks/{id}/history": ["get"],
         "/api/audit": ["get"],
         "/api/audit/{event_id}": ["get"],
@@ -40,6 +41,7 @@ def test_every_operation_is_there_with_its_problems_and_its_security(schema):
     parameters = {parameter["name"] for parameter in paths["/api/tasks"]["get"]["parameters"]}
     assert parameters == {"priority", "status", "assignee", "label", "limit", "cursor"}
     assert {p["name"] for p in paths["/api/audit"]["get"]["parameters"]} == {"task", "actor", "type", "limit", "cursor"}
+    assert {"version", "as_of"} < {p["name"] for p in paths["/api/tasks/{id}"]["get"]["parameters"]}
 
 
 def test_the_described_task_is_the_one_that_is_answered(schema):

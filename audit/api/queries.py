@@ -18,6 +18,7 @@ SELECT e.seq, e.event_id, e.event_type, e.subject_type || '/' || e.subject_id AS
   CASE WHEN e.actor_id IS NOT NULL OR e.actor_type IS NOT NULL
     THEN json_build_object('id', e.actor_id, 'name', e.actor_name, 'type', e.actor_type) END AS actor,
   e.request_id, e.event_data ->> 'reason' AS reason, coalesce(e.event_data #> '{{data,changes}}', '{{}}') AS changes,
+  e.event_data ->> 'redacted' AS redacted_by,
   e.event_data, {utc("e.occurred_at")} AS occurred_at, {utc("e.processed_at")} AS processed_at, encode(e.digest, 'hex') AS digest"""
 _SELECT = f"SELECT e.seq, row_to_json(d)::text FROM task_audit_log e CROSS JOIN LATERAL ({_DOCUMENT}) d"
 

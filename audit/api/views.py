@@ -1,16 +1,20 @@
-"""`/api/audit` and `/api/tasks/{id}/history`: the log, read only, newest first."""
+"""`/api/audit` and what a task's own path tells of its past: history, a state as of then, how far it is audited."""
 
-from django.http import Http404
+import orjson
+from django.http import Http404, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 
-from audit.api import filters, queries
-from audit.api.serializers import EntrySerializer
+from audit import past, watermark
+from audit.api import filters, prefer, queries
+from audit.api.serializers import EntrySerializer, WatermarkSerializer
+from taskpulse.errors import Problem
 from taskpulse.roles import Right
 from tasks.api import pagination
 from tasks.api.filters import refuse_unknown
-from tasks.api.schema import PAGE, TASK_ID, problems, several
+from tasks.api.schema import PAGE, TASK_ID, header, problems, several
 from tasks.api.views import ApiViewSet, json_response, list_response, task_key
+from tasks.events import rfc3339
 
 # A window is added to it: the sum stays a bigint.
 _GREATEST_KEY = 2**62
@@ -72,3 +76,50 @@ class HistoryViewSet(ApiViewSet):
         if not found.texts and at.key is None and not queries.task_exists(key):
             raise Http404
         return list_response(request._request, found)
+
+
+class AuditedViewSet(ApiViewSet):
+    """For whoever may read the task, and also once it is deleted: that is a change like any other."""
+
+    serializer_class = WatermarkSerializer
+    rights = {"GET": Right.READ_TASKS}
+
+    @extend_schema(
+        operation_id="tasks_audited_retrieve",
+        summary="Read how far a task's changes are in the audit log",
+        description="All of them are when both versions are equal. `Prefer: wait=1` (RFC 7240) waits for that, a second at the "
+        "most; an answer without `Preference-Applied` did not wait, since too many others do.",
+        parameters=[
+            TASK_ID,
+            OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="`wait=1`"),
+            header("Preference-Applied", "`wait=1`", [200]),
+        ],
+        responses={200: WatermarkSerializer, **problems(404)},
+    )
+    def retrieve(self, request, id):
+        wanted = min(prefer.wait_seconds(request._request.META.get("HTTP_PREFER", "")), watermark.LONGEST_WAIT)
+        found, applied = watermark.wait(task_key(id), wanted)
+        if found is None:
+            raise Http404
+        content = orjson.dumps({"version": found.version, "audited_version": found.audited_version})
+        response = json_response(content, **({"Preference-Applied": f"wait={wanted}"} if applied else {}))
+        response["Vary"] = "Prefer"
+        return response
+
+
+def read_past(request, key) -> HttpResponse:
+    """`/api/tasks/{id}?version=N` and `?as_of=TIME`: the task as it was, from the log and what still waits for it."""
+    asked = filters.of_past(request.GET)
+    if asked.version is not None:
+        state, point = past.at_version(key, asked.version), f"version {asked.version}"
+    else:
+        state, point = past.at_time(key, asked.as_of), rfc3339(asked.as_of)
+    if state is None:
+        raise Problem(404, f"There is no such task at {point}.")
+    if state.deleted:
+        raise Problem(404, f"There is no such task at {point}: version {state.version} is its deletion.")
+    if state.document is None:
+        by = f" by event {state.redacted_by}" if state.redacted_by else ""
+        raise Problem(410, f"The content of version {state.version} was erased{by}.")
+    # The keys as the task itself shows them: JSONB has an order of its own.
+    return json_response(orjson.dumps(state.document, option=orjson.OPT_SORT_KEYS))

@@ -73,7 +73,12 @@ class TaskViewSet(ApiViewSet):
         at = pagination.read(request._request.GET, _GREATEST_KEY)
         return list_response(request._request, queries.page(conditions, at))
 
+    # Answers `?version=` and `?as_of=` from the audit log, which this package does not know: taskpulse/urls.py names it.
+    read_past = None
+
     def retrieve(self, request, id):
+        if request._request.META.get("QUERY_STRING"):
+            return self.read_past(request._request, task_key(id))
         found = queries.read(task_key(id))
         if found is None:
             raise Http404
