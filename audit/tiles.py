@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from audit.merkle import HASH_SIZE, Edge
 from audit.proofs import ReadNode
@@ -17,6 +18,8 @@ ReadTile = Callable[[int, int, int], bytes]
 _NUMBER = re.compile(r"(?:x[0-9]{3}/)*[0-9]{3}", re.ASCII)
 _WIDTH = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 _LEVEL = re.compile(r"0|[1-9][0-9]?", re.ASCII)
+# A proof takes one tile of each level and those at the right edge: two of each, and a log has no eight levels.
+_TILES_KEPT, _NODES_KEPT = 32, 2_048
 # Beyond it no bigint counts the leaves.
 _MOST_NUMBER = 2**63 // WIDTH
 
@@ -70,15 +73,15 @@ def places(size: int) -> Iterator[Place]:
 
 
 def nodes(size: int, read: ReadTile) -> ReadNode:
-    """The perfect subtrees of a tree of `size` leaves, from its tiles; each tile is read once."""
-    known: dict[tuple[int, int], list[bytes]] = {}
+    """The perfect subtrees of a tree of `size` leaves, from its tiles. What was read or computed last is kept, which is all
+    that one proof needs, or proofs of one leaf after the other."""
 
+    @lru_cache(_TILES_KEPT)
     def tile(level: int, number: int) -> list[bytes]:
-        if (level, number) not in known:
-            width = min(WIDTH, (size >> (HEIGHT * level)) - number * WIDTH)
-            known[level, number] = split(read(level, number, width))
-        return known[level, number]
+        width = min(WIDTH, (size >> (HEIGHT * level)) - number * WIDTH)
+        return split(read(level, number, width))
 
+    @lru_cache(_NODES_KEPT)
     def node(level: int, number: int) -> bytes:
         below = level % HEIGHT
         first = number << below

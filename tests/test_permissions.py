@@ -28,6 +28,7 @@ _REQUESTS = [
     ("GET", f"{_TASK}/audited", Right.READ_TASKS, 200),
     ("GET", "/api/audit", Right.READ_AUDIT, 200),
     ("GET", f"/api/audit/{uuid.UUID(int=7)}", Right.READ_AUDIT, 404),
+    ("GET", "/api/audit/export", Right.READ_AUDIT, 200),
     ("GET", f"/api/audit/{uuid.UUID(int=7)}/proof", Right.READ_AUDIT, 404),
     ("GET", "/audit/checkpoint", Right.READ_AUDIT, 404),
     ("GET", "/audit/tile/0/000", Right.READ_AUDIT, 404),

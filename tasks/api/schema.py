@@ -79,6 +79,7 @@ _PROBLEMS = {
     413: "The body is too large.",
     415: "The body is not application/json.",
     422: "The body has wrong values; `errors` points at each.",
+    429: "As many of these as there may be are under way; try again after Retry-After seconds.",
     503: "The database cannot be used; try again after Retry-After seconds.",
 }
 _READ = (401, 403, 406, 503)

@@ -39,10 +39,10 @@ class Command(BaseCommand):
         )
         parser.add_argument("--no-topic", action="store_true", help="do not ask the broker for the checkpoints on the topic")
         parser.add_argument(
-            "--from", dest="from_seq", type=_positive, default=1, metavar="SEQ", help="recompute entries from here on"
+            "--from", dest="from_seq", type=positive, default=1, metavar="SEQ", help="recompute entries from here on"
         )
         parser.add_argument("--sample", type=_share, default=1.0, metavar="PERCENT", help="recompute so many, chosen at random")
-        parser.add_argument("--jobs", type=_positive, default=os.cpu_count(), metavar="N", help="processes (default: one a core)")
+        parser.add_argument("--jobs", type=positive, default=os.cpu_count(), metavar="N", help="processes (default: one a core)")
         parser.add_argument("--json", action="store_true", help="the report as one JSON document")
 
     def handle(self, *, key, checkpoint, no_topic, from_seq, sample, jobs, **options):
@@ -90,7 +90,8 @@ def _open(path: Path, keys: list[VerifierKey]) -> Checkpoint:
         raise CannotCheck(f"--checkpoint {path}: {error}") from None
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For argparse."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
     return int(text)

@@ -1,0 +1,130 @@
+"""A bundle: entries of the log with their proofs, as JSON Lines that are checked offline (docs/verification.md).
+
+Each line is a document by itself: a `log` line with the checkpoint to which the proofs that follow lead, an `entry` line
+with the event and its C2SP tlog-proof, and an `end` line, without which a bundle is incomplete. It is made as it is read,
+from short statements and a bounded part of the tree.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+from django.db import connection
+from psycopg.pq import Format
+
+from audit import checkpoint_store, proofs, tile_store
+from audit.checkpoint import Checkpoint
+from audit.signed_note import Note
+from audit.tlog_proof import TlogProof
+from audit.verification import entries
+from tasks.events import canonical, rfc3339
+
+FORMAT = "taskpulse-bundle-v1"
+CONTENT_TYPE = "application/jsonl"
+# Entries looked at in one statement, be they part of the bundle or not; entries of one task are found by an index.
+_WINDOW, _TASK_ROWS = 2_000, 500
+
+
+class CannotExport(Exception):
+    """An entry has no proof any more: a column or a tile is not what was written. `manage.py verify_audit` names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which entries: all, or those of a task, an actor, a time of the change (`since` included, `until` not), from
+    `from_seq` on."""
+
+    task: uuid.UUID | None = None
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    from_seq: int = 1
+
+    def as_json(self) -> dict:
+        conditions = {"task": self.task, "actor": self.actor, "since": rfc3339(self.since), "until": rfc3339(self.until)}
+        return {name: str(value) for name, value in conditions.items() if value is not None}
+
+
+def bundle(selection: Selection, seconds: float = float("inf")) -> Iterator[bytes]:
+    """The lines, newline included. Entries above the newest checkpoint have no proof yet, and those that were not reached
+    in `seconds` are left out too: they are for a later bundle, from the `next_seq` of the end line on.
+
+    Raises CannotExport.
+    """
+    end, count, next_seq = time.monotonic() + seconds, 0, selection.from_seq
+    for log, origin in _logs():
+        stored = checkpoint_store.latest(log)
+        if stored is None or log + stored.size <= next_seq:
+            continue
+        size = Checkpoint.parse(Note.parse(stored.note).text).size
+        first, last = max(next_seq, log), log + size - 1
+        yield _line(
+            kind="log", format=FORMAT, origin=origin, first_seq=log, size=size, from_seq=first,
+            selection=selection.as_json(), checkpoint=stored.cosigned.decode(),
+        )  # fmt: skip
+        read = tile_store.nodes(log, size)
+        for rows, reached in _batches(selection, first, last):
+            for row in rows:
+                yield _entry(row, log, origin, size, stored.cosigned, read)
+            count, next_seq = count + len(rows), reached
+            if time.monotonic() >= end:
+                break
+        if next_seq <= last:
+            break
+    yield _line(kind="end", entries=count, next_seq=next_seq)
+
+
+def _entry(row: tuple, log: int, origin: str, size: int, checkpoint: bytes, read: proofs.ReadNode) -> bytes:
+    seq = row[entries.SEQ]
+    try:
+        path = tuple(proofs.inclusion(seq - log, size, read))
+        proof = TlogProof(seq - log, path, checkpoint, entries.record(origin, row))
+    except (ValueError, tile_store.MissingTile) as error:
+        raise CannotExport(f"entry {seq}: {error}") from error
+    return _line(kind="entry", seq=seq, event=_event(row[entries.EVENT_DATA]), proof=bytes(proof).decode())
+
+
+def _event(text: str) -> orjson.Fragment:
+    """In the bytes of its digest. What has no canonical form goes as it is: whoever checks the bundle finds it."""
+    try:
+        return orjson.Fragment(canonical(orjson.loads(text)))
+    except (ValueError, TypeError):
+        return orjson.Fragment(text)
+
+
+def _line(**document) -> bytes:
+    return orjson.dumps(document) + b"\n"
+
+
+def _logs() -> list[tuple[int, str]]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT first_seq, origin FROM audit_log ORDER BY first_seq")
+        return cursor.fetchall()
+
+
+def _batches(selection: Selection, first: int, last: int) -> Iterator[tuple[list[tuple], int]]:
+    """Rows, and the number up to which all was looked at (not included), until that is beyond `last`."""
+    conditions, values = _conditions(selection)
+    while first <= last:
+        window = last if selection.task else min(first + _WINDOW - 1, last)
+        limit = f" LIMIT {_TASK_ROWS}" if selection.task else ""
+        with connection.cursor() as cursor:
+            cursor.cursor.format = Format.BINARY
+            cursor.execute(f"{entries.SELECT}{conditions} ORDER BY seq{limit}", [first, window, *values])
+            rows = cursor.fetchall()
+        first = rows[-1][entries.SEQ] + 1 if selection.task and len(rows) == _TASK_ROWS else window + 1
+        yield rows, first
+
+
+def _conditions(selection: Selection) -> tuple[str, list]:
+    asked = {
+        "task_id = %s": selection.task, "actor_id = %s": selection.actor, "occurred_at >= %s": selection.since,
+        "occurred_at < %s": selection.until,
+    }  # fmt: skip
+    return (
+        "".join(f" AND {condition}" for condition, value in asked.items() if value is not None),
+        [value for value in asked.values() if value is not None],
+    )
