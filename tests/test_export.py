@@ -19,6 +19,7 @@ from audit.models import Entry
 from audit.tlog_proof import TlogProof
 from tasks.events import canonical
 from tests.api_client import api, problem
+from tests.offline import wrong_with
 from tests.recording import task_with_versions
 from tests.rewriting import disable_triggers
 from tests.signed_log import Log, execute, grow, record_all
@@ -90,6 +91,7 @@ def test_what_is_not_reached_in_time_is_for_the_next_bundle(log, monkeypatch, se
         assert start < end["next_seq"] <= 10
         start = end["next_seq"]
     assert seqs(list(map(json.loads, parts))) == ([6, 7, 8, 9] if selection else list(range(1, 10)))
+    assert wrong_with(parts, str(log.key.verifier), held=log.held if not selection else ()) is None
 
 
 def test_it_reads_a_bounded_number_of_statements_and_a_part_of_the_tree(log, django_assert_max_num_queries):
@@ -104,6 +106,7 @@ def test_what_was_tampered_with_goes_out_as_it_is_or_stops_the_bundle(log):
     execute("UPDATE task_audit_log SET event_data = '[1e400]' WHERE seq = 3")
     found = list(bundle(Selection()))
     assert len(found) == 11
+    assert "entry 3: the event is not the one that was recorded" in wrong_with(found, str(log.key.verifier))
     execute("UPDATE task_audit_log SET event_type = repeat('x', 70000) WHERE seq = 4")
     found = list(bundle(Selection(from_seq=5)))
     assert len(found) == 7

@@ -96,19 +96,27 @@ def erase(event_id, *seqs: int) -> None:
     execute(f"UPDATE task_audit_log SET event_data = %s::jsonb, {cleared} WHERE seq = ANY (%s)", marker, list(seqs))
 
 
+def act_of_erasure(spans: list[list[int]], recorded: bool = True):
+    """The id of a new event `audit.redacted` that names these entries."""
+    act, moment = {"changes": {}, "entries": spans, "reason": "asked for"}, Entry.objects.latest("seq").processed_at
+    with transaction.atomic():
+        outbox.append([outbox.Change("audit", "log", "redacted", None, moment, None, act, {})])
+    event_id = waiting()[-1].event_id
+    if recorded:
+        record_all()
+    return event_id
+
+
 def test_redacted_entries_need_their_event(log):
     disable_triggers()
-    act = {"changes": {}, "entries": [[2, 3], [5, 5]], "reason": "asked for"}
-    with transaction.atomic():
-        outbox.append([outbox.Change("audit", "log", "redacted", None, Entry.objects.get(seq=9).processed_at, None, act, {})])
-    row = waiting()[-1]
-    erase(row.event_id, 2, 3, 5)
+    event_id = act_of_erasure([[2, 3], [5, 5]], recorded=False)
+    erase(event_id, 2, 3, 5)
     assert not log.verify().tampered  # its event still waits
     record_all()
     assert not log.verify().tampered
     execute("UPDATE task_audit_log SET actor_name = 'ana' WHERE seq = 5")
     assert only(log.verify()).seq == 5
-    erase(row.event_id, 4, 5)
+    erase(event_id, 4, 5)
     found = only(log.verify())
     assert (found.seq, "no event" in found.detail) == (4, True)
 
@@ -116,11 +124,7 @@ def test_redacted_entries_need_their_event(log):
 def test_no_redaction_is_made_in_advance(log):
     """An event that names what comes after it accounts for nothing."""
     disable_triggers()
-    act = {"changes": {}, "entries": [[1, 11]], "reason": "asked for"}
-    with transaction.atomic():
-        outbox.append([outbox.Change("audit", "log", "redacted", None, Entry.objects.get(seq=9).processed_at, None, act, {})])
-    event_id = waiting()[-1].event_id
-    record_all()
+    event_id = act_of_erasure([[1, 11]])
     grow(1)
     erase(event_id, 9)
     assert not log.verify().tampered
