@@ -59,6 +59,7 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     PYTHONPYCACHEPREFIX=/opt/pycache \
     TASKPULSE_STATIC_ROOT=/opt/static \
     TASKPULSE_LOG_FORMAT=json \
+    TASKPULSE_REVISION=${REVISION} \
     PORT=8000
 WORKDIR /app
 USER 10001:10001

@@ -37,7 +37,10 @@ def host(allowed: str) -> str:
 def wrong(kind: str, variables=os.environ) -> str | None:
     """What is wrong with the role, or None."""
     setting, default = PORTS[kind]
-    connection = http.client.HTTPConnection("127.0.0.1", int(variables.get(setting) or default), timeout=PATIENCE)
+    port = variables.get(setting) or default
+    if "://" in port:  # Kubernetes' word for a service of that name
+        port = default
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=PATIENCE)
     try:
         connection.request("GET", "/healthz", headers={"Host": host(variables.get("ALLOWED_HOSTS", ""))})
         response = connection.getresponse()

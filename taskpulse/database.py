@@ -34,6 +34,12 @@ def is_named(env: Environment) -> bool:
     return env.named("DATABASE_URL") or env.named("DB_HOST")
 
 
+def is_embedded(env: Environment) -> bool:
+    """Whether it is the server of `manage.py up`, which names it to its roles, each with a database role of its own."""
+    own, used = ((url or "").partition("?")[2] for url in (env.installed("DATABASE_URL"), env["DATABASE_URL"]))
+    return bool(own) and own == used and not env.named("DB_HOST")
+
+
 def configuration(env: Environment) -> dict:
     """One entry of Django's DATABASES; what is wrong goes to `env`."""
     pooled = env["TASKPULSE_POOLER"] == "transaction" and _command in POOLED_COMMANDS

@@ -56,6 +56,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "TASKPULSE_LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "what is logged, and graver", "INFO"
         ),
+        Setting("TASKPULSE_REVISION", text(), "the source revision, which the image sets", "unknown"),
         Setting("TASKPULSE_LOG_FORMAT", choice("json", "text"), "one JSON object a line, or lines for a terminal", "text"),
     ),
     "Web": (
@@ -137,6 +138,15 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("TASKPULSE_RELAY_WINDOW", integer(1, 10_000_000), "published and not yet recorded, at most", "100000", "events"),
         Setting("TASKPULSE_CONSUMER_BATCH", integer(1, 100_000), "recorded in one transaction", "2000", "events"),
         Setting("TASKPULSE_MAX_HELD_ROWS", integer(1, 1_000_000), "above which the consumer stops", "100", "held events"),
+        Setting("TASKPULSE_STUCK_SECONDS", integer(1, 86_400), "without progress, after which `/readyz` says so", "60", "s"),
+        Setting(
+            "TASKPULSE_WORKER_PORT", integer(0, 65_535), "probes and metrics; 0: any free one", "9464",
+            shown="`9464`; free ones by `up`",
+        ),
+        Setting(
+            "TASKPULSE_WORKER_ADDRESS", text("an address of this machine"), "where that port is", "0.0.0.0",  # noqa: S104
+            shown="`0.0.0.0`; `BIND_ADDRESS` by `up`",
+        ),
     ),
     "Audit log": (
         Setting(

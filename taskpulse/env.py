@@ -28,6 +28,11 @@ _SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
+def _is_service_link(name: str, value: str) -> bool:
+    """A service `taskpulse-worker` has Kubernetes say TASKPULSE_WORKER_PORT=tcp://10.0.0.7:9464."""
+    return name.startswith(PREFIX) and name.endswith("_PORT") and bool(_SERVICE_ADDRESS.fullmatch(value))
+
+
 @dataclass(frozen=True)
 class Setting:
     """`default` is written as a person would write it; `shown` stands for it in the table where it is made at run time."""
@@ -74,6 +79,10 @@ class Environment:
     def given(self, name: str) -> bool:
         return self.named(name) or bool(self._local.get(name))
 
+    def installed(self, name: str) -> str:
+        """What `manage.py up` made of it for this installation; "" if nothing."""
+        return self._local.get(name, "")
+
     def values(self) -> dict[str, object]:
         return dict(self._values)
 
@@ -119,6 +128,8 @@ class Environment:
     def _text(self, setting: Setting) -> tuple[str, str]:
         """The name of the variable that decides, and what it says; "" if nothing does."""
         value, path = self._variables.get(setting.name), self._variables.get(f"{setting.name}_FILE")
+        if value and _is_service_link(setting.name, value):
+            value = None
         if not setting.secret or not path:
             return setting.name, value or self._local.get(setting.name) or ""
         name = f"{setting.name}_FILE"
@@ -138,7 +149,7 @@ class Environment:
     def _refuse_if_unknown(self, name: str) -> None:
         if not name.upper().startswith(PREFIX) or name in self.known_names():
             return
-        if _SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(self._variables[name])):
+        if _SERVICE_LINK.fullmatch(name) or _is_service_link(name, self._variables[name]):
             return
         near = self.nearest(name)
         self.problem(f"{name} is not a setting" + (f": did you mean {near}?" if near else "; README.md lists all of them"))

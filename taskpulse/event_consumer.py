@@ -25,6 +25,9 @@ logger = logging.getLogger("taskpulse.consumer")
 BATCH_BYTES = 8_000_000
 # Messages are drained this many at a time, so that a batch exceeds BATCH_BYTES by at most so many messages.
 _DRAIN = 16
+# Seconds without a sign of the client, which answers within fractions of one; longer than it may wait for a broker's answer
+# to a commit, since a broker that is away is no reason for a new process.
+FROZEN = 300.0
 
 
 class Handler(Protocol):
@@ -48,10 +51,12 @@ class EventConsumer:
         self._member = GroupMember(handler.group)
         # Read and not handled.
         self._pending: list[Message] = []
+        self._handling = False
         self._retry = Backoff(0.1, 5.0)
         self._stall = StallWatch()
-        # When the loop last went round, by the monotonic clock.
+        # When the loop last went round, by the monotonic clock, and the partitions that were this consumer's then.
         self.beat = time.monotonic()
+        self.partitions: frozenset[int] = frozenset()
         # What a batch that is tried again fails with, and since when.
         self._failure: tuple[Exception, float] | None = None
 
@@ -74,10 +79,13 @@ class EventConsumer:
         return {}
 
     def stuck(self) -> str | None:
-        """What a new process may mend; no dependency's fault."""
-        if self._stall.helpless < 2:
-            return None
-        return "there are messages and none is received, though the client was made anew"
+        """What a new process may mend; no dependency's fault: a batch at work waits for PostgreSQL, however long."""
+        if self._stall.helpless >= 2:
+            return "there are messages and none is received, though the client was made anew"
+        silence = time.monotonic() - self.beat
+        if silence > FROZEN and not self._handling:
+            return f"the Kafka client has not come back for {silence:.0f} s"
+        return None
 
     def run(self) -> None:
         """Handles batches until a stop is requested."""
@@ -123,11 +131,14 @@ class EventConsumer:
         else:
             self._stall.received()
             start = time.monotonic()
+            self._handling = True
             self._handle(messages)
+            self._handling = False
             BATCH_EVENTS.labels(self.role).observe(len(messages))
             BATCH_SECONDS.labels(self.role).observe(time.monotonic() - start)
             self._member.handled(messages)
         self._member.commit(asynchronous=True)
+        self.partitions = frozenset(partition.partition for partition in self._member.client.assignment())
         return len(messages)
 
     def _receive(self, timeout: float) -> list[Message]:

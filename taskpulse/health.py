@@ -7,27 +7,29 @@ import orjson
 from django.db import Error, connection
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from taskpulse import drain
-from taskpulse.metrics import BUILD, DEPENDENCY_UP, EMBEDDED, UNAPPLIED
-from taskpulse.worker_metrics import registry
+from taskpulse import drain, exposition
+from taskpulse.metrics import UNAPPLIED
 
 log = logging.getLogger("taskpulse.health")
 
 
-def _answer(checks: dict[str, str | None]) -> HttpResponse:
-    """`checks`: name to what is wrong, or None."""
+def answer(checks: dict[str, str | None], notes: dict[str, str] | None = None) -> tuple[int, str, bytes]:
+    """Status, content type and body. `checks`: name to what is wrong, or None. `notes`: what else is to be said; that of no
+    check is a warning, for a person and not for an orchestrator."""
+    told = {name: {"status": "failed", "detail": wrong} if wrong else {"status": "ok"} for name, wrong in checks.items()}
+    for name, note in (notes or {}).items():
+        told.setdefault(name, {"status": "warning"}).setdefault("detail", note)
     failed = any(checks.values())
-    document = {
-        "status": "unavailable" if failed else "ok",
-        "checks": {
-            name: {"status": "ok"} if wrong is None else {"status": "failed", "detail": wrong} for name, wrong in checks.items()
-        },
-    }
-    answer = HttpResponse(orjson.dumps(document), status=503 if failed else 200, content_type="application/json")
-    answer["Cache-Control"] = "no-store"
-    return answer
+    document = {"status": "unavailable" if failed else "ok", "checks": told}
+    return 503 if failed else 200, "application/json", orjson.dumps(document)
+
+
+def _answer(checks: dict[str, str | None]) -> HttpResponse:
+    status, content_type, body = answer(checks)
+    response = HttpResponse(body, status=status, content_type=content_type)
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 def live(request) -> HttpResponse:
@@ -43,7 +45,7 @@ def _known_migrations() -> frozenset[tuple[str, str]]:
     return frozenset(loader.disk_migrations)
 
 
-def _database() -> dict[str, str | None]:
+def database_checks() -> dict[str, str | None]:
     """What is wrong with the database and its migrations, and how many are applied and not; one statement."""
     try:
         with connection.cursor() as cursor:
@@ -78,12 +80,10 @@ def ready(request) -> HttpResponse:
         answer = _answer({"stopping": "this process was asked to stop: send requests elsewhere"})
         answer._has_been_logged = True  # by gunicorn's master, once; Django would log an error for each question
         return answer
-    return _answer(_database())
+    return _answer(database_checks())
 
 
 def metrics(request) -> HttpResponse:
     """What all processes of the web role counted, in Prometheus' text format, and how the database looks from here."""
-    for name, wrong in _database().items():
-        DEPENDENCY_UP.set(wrong is None, {"database": "postgresql"}.get(name, name))
-    page = generate_latest(registry(BUILD, EMBEDDED, DEPENDENCY_UP, UNAPPLIED))
-    return HttpResponse(page, content_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})
+    page = exposition.page(database_checks())
+    return HttpResponse(page, content_type=exposition.CONTENT_TYPE, headers={"Cache-Control": "no-store"})

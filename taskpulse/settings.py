@@ -18,7 +18,7 @@ vars().update({name.removeprefix(PREFIX): value for name, value in env.values().
 
 PRODUCTION = env["TASKPULSE_MODE"] == "production"
 PROCESS_COMMAND = database.process_command()
-DATABASE_IS_EMBEDDED = not database.is_named(env)
+DATABASE_IS_EMBEDDED = database.is_embedded(env)
 MISSPELT = env.misspelt()
 # Which names a browser's own list may hold is a matter of the whole domain, so that its absence is no fault.
 SILENCED_SYSTEM_CHECKS = ["security.W021", *env["TASKPULSE_SILENCED_CHECKS"]]

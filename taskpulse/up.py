@@ -54,6 +54,8 @@ class Up:
         self.address = env["BIND_ADDRESS"].strip("[]")
         self._secret_key_given = env.named("SECRET_KEY")
         self._database_roles = {name: env[setting] for name, setting in _DATABASE_ROLES.items()}
+        self._worker_port = env["TASKPULSE_WORKER_PORT"] if env.named("TASKPULSE_WORKER_PORT") else 0
+        self._worker_address_given = variables.get("TASKPULSE_WORKER_ADDRESS")
         self._instance_id = f"up-{secrets.token_hex(8)}"
         self._variables = {**variables, "TASKPULSE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         # No load balancer has to learn first that this web role ends.
@@ -224,6 +226,8 @@ class Up:
         embedded PostgreSQL each role signs in as its own; a named one is signed in to as it is named."""
         keys = {key: value for key, value in self._variables.items() if key.startswith(_SIGNING_KEYS)}
         others = {key: value for key, value in self._variables.items() if key not in keys}
+        if name in ("relay", "consumer"):
+            others.update(self._worker_address(name))
         if name == "consumer":
             # Started again after a crash, it takes its partitions at once (KIP-345).
             others.setdefault("KAFKA_GROUP_INSTANCE_ID", self._instance_id)
@@ -233,6 +237,11 @@ class Up:
         if name in self._database_roles and self._postgres:
             others["DATABASE_URL"] = self._postgres.url(DATABASE, self._database_roles[name])
         return others | (keys if name in ("relay", "setup") else {})
+
+    def _worker_address(self, name: str) -> dict[str, str]:
+        """Where it answers probes: a free port each, which its log names; or TASKPULSE_WORKER_PORT, and the consumer the next."""
+        port = self._worker_port + (name == "consumer") if self._worker_port else 0
+        return {"TASKPULSE_WORKER_PORT": str(port), "TASKPULSE_WORKER_ADDRESS": self._worker_address_given or self.address}
 
     def _child(self, name: str, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Program:
         return Program(name, functools.partial(self._spawn, name, [sys.executable, *arguments], pass_fds))

@@ -47,6 +47,8 @@ class Relay:
         self.pause = 0.0
         # When the loop last went round, by the monotonic clock.
         self.beat = time.monotonic()
+        # It owns no partition.
+        self.partitions: frozenset[int] = frozenset()
         self._stop = stop or Stop()
         self._lock = ActiveLock(f"relay {settings.KAFKA_TOPIC}")
         self._delivery = Delivery(settings.KAFKA_TOPIC, self._may_go_on)

@@ -37,6 +37,7 @@ if _OWN_POSTGRES:
     os.environ["DATABASE_URL"] = _postgres.url("postgres")
 os.environ["TASKPULSE_WEB_TOKEN_CACHE_MS"] = "0"  # so that what a test changes counts at once
 os.environ["TASKPULSE_MODE"] = "local"
+os.environ["TASKPULSE_WORKER_PORT"] = "0"  # several workers run at once
 os.environ["SECRET_KEY"] = secrets.token_urlsafe(50)
 os.environ["TASKPULSE_HOME"] = str(_HOME)
 os.environ["DJANGO_SETTINGS_MODULE"] = "taskpulse.settings"

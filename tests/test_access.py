@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import platform
 import random
 import signal
 import string
@@ -24,10 +25,11 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.errors import DeadlockDetected
 
-from taskpulse import access
+from taskpulse import VERSION, access
 from tasks.audited import AuditedModel
 from tasks.models import OutboxEvent, Task
 from tests.api_client import Api, api, person
+from tests.promtool import promtool
 from tests.running_up import ROOT, free_port, wait_until
 
 STATUSES = ("200", "302", "401", "404")
@@ -251,6 +253,9 @@ def test_workers_are_added_up_and_the_dead_still_count(web):
     assert "django_db_execute_total" in page
     assert 'django_migrations_unapplied{connection="default"} 0.0' in page
     assert "pid=" not in page
+    assert 'taskpulse_dependency_up{dependency="postgresql"} 1.0' in page
+    assert f'taskpulse_build_info{{python="{platform.python_version()}",revision="unknown",version="{VERSION}"}} 1.0' in page
+    promtool("check", "metrics", text=page)
     # gunicorn's own lines, ours, and nothing that is no JSON.
     assert {"gunicorn.error", "taskpulse.access"} <= {line["logger"] for line in web.lines()}
     for worker in web.process.children():

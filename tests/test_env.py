@@ -158,6 +158,7 @@ def test_what_kubernetes_adds_for_a_service_is_no_setting(env):
         "TASKPULSE_WEB_PORT_80_TCP_ADDR": "10.0.0.1", "TASKPULSE_WEB_PORT_80_TCP_PROTO": "tcp",
     }  # fmt: skip
     assert wrong(env(DECLARED, **links)) == []
+    assert env(DECLARED, TASKPULSE_WORKER_PORT="tcp://10.0.0.7:9464")["TASKPULSE_WORKER_PORT"] == 9464
     assert wrong(env(DECLARED, TASKPULSE_PORT="8000")) == ["TASKPULSE_PORT is not a setting: did you mean PORT?"]
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from taskpulse import VERSION
 from taskpulse.instruments import AgeHistogram, Reading
 from tests.recording import messages, record, task_with_versions, waiting
 
@@ -71,6 +73,10 @@ def test_labels_are_few_and_fixed():
     for name, family in families().items():
         if name.startswith("taskpulse_"):
             assert {label for sample in family.samples for label in sample.labels} <= allowed, name
+
+
+def test_the_version_that_runs_is_the_one_that_is_released():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
 # Reading

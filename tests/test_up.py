@@ -20,6 +20,7 @@ import pytest
 
 from tests.running_up import ROOT, RunningUp, free_port, manage, wait_until
 from tests.tlog_client import Log
+from tests.worker_role import get, samples
 
 on_its_own_broker = pytest.mark.skipif(bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS")), reason="the broker is not ours")
 
@@ -51,6 +52,17 @@ def _processes_of(home: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def test_relay_and_consumer_answer_probes_on_free_ports_of_their_own(up):
+    said = re.findall(r"^(relay|consumer) *\| .* probes and metrics on (http://127\.0\.0\.1:\d+)$", up.log, re.M)
+    urls = dict(said)
+    assert len(set(urls.values())) == 2
+    for url in urls.values():
+        wait_until(lambda url=url: get(f"{url}/readyz")[0] == 200, 30, "it is ready")
+        found = samples(get(f"{url}/metrics")[1].decode())
+        assert found['taskpulse_embedded{part="postgresql"}'] == 1
+        assert found['taskpulse_embedded{part="kafka"}'] == (not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
 
 
 def test_it_starts_from_nothing_and_says_what_is_embedded(up):

@@ -127,6 +127,7 @@ class Stack:
             "KAFKA_TOPIC": self.topic,
             "KAFKA_AUDIT_GROUP": f"audit-{name}",
             "PYTHONUNBUFFERED": "1",
+            "TASKPULSE_WORKER_PORT": "0",
         }
         if kafka is not None:
             self._environment["KAFKA_BOOTSTRAP_SERVERS"] = kafka.bootstrap_servers

@@ -1,5 +1,7 @@
 """`manage.py consume_events [HANDLER]`: reads the topic and runs a handler on it."""
 
+from contextlib import closing
+
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
 
@@ -7,6 +9,7 @@ from taskpulse import least_privilege
 from taskpulse.event_consumer import EventConsumer, Interrupted
 from taskpulse.kafka import NoBroker
 from taskpulse.worker import CannotContinue, Stop
+from taskpulse.worker_server import WorkerServer
 
 HANDLERS = {"audit": "audit.recorder.Recorder"}
 
@@ -26,16 +29,21 @@ class Command(BaseCommand):
         stop = Stop().listen()
         consumer = EventConsumer(import_string(HANDLERS[handler])(), stop)
         try:
-            consumer.open()
-            if once:
-                self.stdout.write(f"handled {consumer.run_once(wait)} messages")
-            elif until_caught_up:
-                self.stdout.write("caught up" if consumer.run_until_caught_up() else "stopped before it had caught up")
+            if once or until_caught_up:
+                self._run_to_an_end(consumer, once, wait)
             else:
-                consumer.run()
+                with WorkerServer(consumer, stop), closing(consumer):
+                    consumer.open()
+                    consumer.run()
         except Interrupted:
             self.stderr.write("stopped while a batch was being tried again: it is not committed")
         except (CannotContinue, NoBroker) as error:
             raise CommandError(str(error)) from None
-        finally:
-            consumer.close()
+
+    def _run_to_an_end(self, consumer: EventConsumer, once: bool, wait: float) -> None:
+        with closing(consumer):
+            consumer.open()
+            if once:
+                self.stdout.write(f"handled {consumer.run_once(wait)} messages")
+            else:
+                self.stdout.write("caught up" if consumer.run_until_caught_up() else "stopped before it had caught up")

@@ -1,11 +1,12 @@
 """`manage.py relay_outbox`: publishes the outbox to Kafka and signs the log's checkpoints, until stopped."""
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from audit.checkpoint_workers import workers
 from taskpulse import least_privilege
 from taskpulse.companion import Companion
-from taskpulse.worker import Stop
+from taskpulse.worker import CannotContinue, Stop
+from taskpulse.worker_server import WorkerServer
 from tasks.relay import Relay
 
 
@@ -19,6 +20,13 @@ class Command(BaseCommand):
         least_privilege.warn_once()
         stop = Stop().listen()
         relay = Relay(stop)
+        try:
+            with WorkerServer(relay, stop):
+                self._run(relay, stop)
+        except CannotContinue as error:
+            raise CommandError(str(error)) from None
+
+    def _run(self, relay: Relay, stop: Stop) -> None:
         companions = [Companion(name, worker, stop) for name, worker in workers()]
         for companion in companions:
             companion.start()
