@@ -7,13 +7,14 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import CharField, Func, JSONField, Max, Q
+from django.db.models.fields.json import KeyTextTransform
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from audit import readable
+from audit import readable, redaction
 from audit.models import Entry
 from taskpulse.changelist import KeysetChangeList, ReadOnlyAdmin
 from taskpulse.templatetags.console import utc
@@ -144,7 +145,13 @@ class EntryAdmin(ReadOnlyAdmin):
         return EntryChangeList
 
     def segments(self, queryset):
-        return [queryset.annotate(changed=ChangedFields("event_data"), task_name=EntryTitle("event_data"))]
+        return [
+            queryset.annotate(
+                changed=ChangedFields("event_data"),
+                task_name=EntryTitle("event_data"),
+                erased=KeyTextTransform(redaction.MARKER, "event_data"),
+            )
+        ]
 
     def get_search_results(self, request, queryset, search_term):
         """Exact ids only: each by its index, save the actor's, which is searched in a window."""
@@ -197,7 +204,9 @@ class EntryAdmin(ReadOnlyAdmin):
 
     @display(description="Fields")
     def change(self, entry):
-        return render_to_string("audit/changes.html", {"change": readable.of_entry(entry)})
+        return render_to_string(
+            "audit/changes.html", {"change": readable.of_entry(entry), "perms": {"audit": {"view_entry": True}}}
+        )
 
     @display(description="Subject")
     def subject(self, entry):
@@ -214,6 +223,8 @@ class EntryAdmin(ReadOnlyAdmin):
 
     @display(description="Actor")
     def actor_line(self, entry):
+        if redaction.accounted_by(entry.event_data) is not None:
+            return f"redacted (id {entry.actor_id})"
         return f"{entry.actor_name or entry.actor_id} ({entry.actor_type}, id {entry.actor_id})"
 
     @display(description="Kafka")
@@ -222,6 +233,8 @@ class EntryAdmin(ReadOnlyAdmin):
 
     @display(description="Digest (SHA-256)")
     def digest_hex(self, entry):
+        if redaction.accounted_by(entry.event_data) is not None:
+            return format_html('<code class="tp-hex">{}</code> of the redacted event', bytes(entry.digest).hex())
         matches = hashlib.sha256(events.canonical(entry.event_data)).digest() == bytes(entry.digest)
         verdict = ("tp-good", "matches the event") if matches else ("tp-bad", "does NOT match the event: run verify_audit")
         return format_html('<code class="tp-hex">{}</code> <span class="{}">{}</span>', bytes(entry.digest).hex(), *verdict)

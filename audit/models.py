@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 
 class Entry(models.Model):
-    """One recorded event. Append-only: PostgreSQL refuses UPDATE, DELETE and TRUNCATE.
+    """One recorded event. Append-only: PostgreSQL refuses UPDATE, DELETE and TRUNCATE, erasure (audit/erasure.py) apart.
 
     The table is partitioned by `seq` (10 million a partition, see the migration), so uniqueness of `event_id` holds
     within a partition; that an event is recorded once rests on its outbox row.

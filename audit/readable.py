@@ -8,6 +8,7 @@ from datetime import datetime
 import orjson
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 
+from audit import redaction
 from audit.models import Entry
 from tasks.models import OutboxEvent
 
@@ -34,7 +35,8 @@ class Difference:
 
 @dataclass(slots=True)
 class Change:
-    """One event. `seq` is None while it is not in the log; `held` when the log could not take it."""
+    """One event. `seq` is None while it is not in the log; `held` when the log could not take it. `erased_by` is the event
+    that accounts for it, if its payload was erased."""
 
     event_id: object
     action: str
@@ -47,6 +49,7 @@ class Change:
     seq: int | None
     held: bool
     differences: list[Difference]
+    erased_by: str | None = None
 
 
 def shown(value) -> str:
@@ -119,23 +122,24 @@ def _lines(before: str, after: str) -> list[tuple[str, str]]:
 def entries(task_id, limit: int, before_seq: int | None = None) -> list[Change]:
     """The newest recorded changes of a task, by keyset."""
     rows = Entry.objects.filter(task_id=task_id).order_by("-seq").annotate(
-        changed=KeyTransform("changes", KeyTransform("data", "event_data")), why=KeyTextTransform("reason", "event_data")
+        changed=KeyTransform("changes", KeyTransform("data", "event_data")), why=KeyTextTransform("reason", "event_data"),
+        erased=KeyTextTransform(redaction.MARKER, "event_data"),
     )  # fmt: skip
     if before_seq is not None:
         rows = rows.filter(seq__lt=before_seq)
-    return [_of_entry(row, row.changed, row.why) for row in rows.defer("event_data")[:limit]]
+    return [_of_entry(row, row.changed, row.why, row.erased) for row in rows.defer("event_data")[:limit]]
 
 
-def _of_entry(entry: Entry, changed, reason) -> Change:
+def _of_entry(entry: Entry, changed, reason, erased_by) -> Change:
     action = entry.event_type.rpartition(".")[2]
     return Change(
         entry.event_id, action, entry.version, entry.occurred_at, entry.actor_name or entry.actor_id or "unknown",
-        entry.actor_type or "", reason, entry.request_id, entry.seq, False, differences(changed, action),
+        entry.actor_type or "", reason, entry.request_id, entry.seq, False, differences(changed, action), erased_by,
     )  # fmt: skip
 
 
 def of_entry(entry: Entry) -> Change:
-    return _of_entry(entry, entry.changes, entry.reason)
+    return _of_entry(entry, entry.changes, entry.reason, redaction.accounted_by(entry.event_data))
 
 
 def pending(task_id, limit: int) -> list[Change]:

@@ -52,6 +52,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "django_admin_log": {WEB: "SELECT, INSERT"},
     "django_migrations": {WEB: "SELECT", WORKER: "SELECT"},
 }
+# No role of ours may erase (audit_redact): the owner does, or a role of his own that he grants it.
 # The trigger functions need no grant: who changes a row need not be allowed to call them, nor to make a trigger of them.
 ROUTINES: Mapping[str, frozenset[str]] = {
     # What checks an event runs with the rights of who writes it.

@@ -134,6 +134,8 @@ def test_the_table_itself_keeps_to_the_rules(columns):
         "SELECT taskpulse_append('task', 'x', 'created', 1, NULL, now(), '{{}}')",
         "SELECT taskpulse_attributes()",
         "SELECT taskpulse_audit('auth_group', 'group', 'taskpulse_jcs', '')",
+        "CALL audit_redact('1', NULL, '{{}}', 'case 1', 0, 9)",
+        "GRANT EXECUTE ON PROCEDURE audit_redact TO CURRENT_USER",
         "SELECT pg_read_file('/etc/passwd')",
         "COPY task_audit_log TO PROGRAM 'cat'",
         "COPY task_audit_log_00000 TO STDOUT",
@@ -165,7 +167,7 @@ def test_every_security_definer_function_has_a_fixed_search_path(owned):
             "SELECT p.proname, array_to_string(p.proconfig, ',') FROM pg_proc p "
             "WHERE p.prosecdef AND p.pronamespace = 'public'::regnamespace"
         ).fetchall()
-    assert {name for name, _ in rows} >= {"taskpulse_capture", "audit_ensure_partition", "tasks_outbox_release"}
+    assert {name for name, _ in rows} >= {"taskpulse_capture", "audit_ensure_partition", "audit_redact", "tasks_outbox_release"}
     for name, settings in rows:
         path = re.search(r"search_path=([^=]*)", settings or "")
         assert path, name
