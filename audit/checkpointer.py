@@ -14,10 +14,10 @@ from confluent_kafka import KafkaException
 from django.conf import settings
 from django.db import IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
 
-from audit import checkpoint_store
+from audit import checkpoint_store, successor
 from audit.checkpoint import NEXT_KEY, Checkpoint, open_checkpoint
 from audit.checkpoint_topic import CheckpointTopic
-from audit.signed_note import MalformedNote, Note, SigningKey, Unverified
+from audit.signed_note import MalformedNote, Note, SigningKey, Unverified, VerifierKey
 from audit.tile_store import MissingTile
 from audit.tile_writer import Head, Tampered, TileWriter, read_head
 from taskpulse import metrics
@@ -28,6 +28,8 @@ logger = logging.getLogger("taskpulse.checkpointer")
 
 # Seconds between two looks at the head, two tries for the lock, and two looks at a log that cannot be signed.
 POLL, STANDBY_POLL, REFUSED_POLL = 0.5, 2.0, 10.0
+# Who holds it signs, or ends the log (`manage.py audit_log new`).
+LOCK = "checkpoints"
 # Published at once.
 _BATCH = 100
 _DATABASE_FAULTS = (OperationalError, InterfaceError, InternalError, psycopg.OperationalError)
@@ -50,11 +52,11 @@ class Checkpointer:
 
     def __init__(self, key: SigningKey, previous: SigningKey | None = None):
         self.pause = 0.0
+        self._given = [given for given in (key, previous) if given is not None]
         self._key, self._previous = key, previous
-        self._keys = [known.verifier for known in (key, previous) if known is not None]
         # Log and size of the newest checkpoint, for the cosigners in their threads; None while this process does not sign.
         self.newest: tuple[int, int] | None = None
-        self._lock = ActiveLock(f"checkpoints {key.verifier.name}")
+        self._lock = ActiveLock(LOCK)
         self._topic = CheckpointTopic()
         self._database_outage, self._broker_outage = (
             Outage("the checkpointer's database"),
@@ -136,15 +138,15 @@ class Checkpointer:
 
     def _open(self, head: Head) -> None:
         """Finds out what must not be contradicted. Raises Refused, and the broker's faults."""
-        name = self._key.verifier.name
-        if name != head.origin:
-            raise Refused("key", f"the signing key (AUDIT_SIGNING_KEY) is of {name!r}, the log is {head.origin!r}")
+        self._use_keys_of(head)
         stored = checkpoint_store.latest(head.log)
         if stored is not None:
             self._last = self._own(stored.note, stored.size)
             self._to_contain.append((self._last, "the newest checkpoint that is stored"))
-        outside = self._topic.newest(head.origin, self._keys)
+        outside = self._topic.newest(head.origin, self._known_as(head.origin))
         self._broker_outage.over()
+        if stored is None and outside is None:
+            self._check_succession(head)
         if outside is not None:
             self._to_contain.append((outside, f"the newest checkpoint on the topic {settings.KAFKA_CHECKPOINT_TOPIC}"))
         self._published = outside.size if outside else self._last.size - 1 if self._last else 0
@@ -157,6 +159,22 @@ class Checkpointer:
                 )
         self._writer = TileWriter(head.log)
         self.newest = self._last and (head.log, self._last.size)
+
+    def _use_keys_of(self, head: Head) -> None:
+        key, *previous = (successor.key_for(given, head.origin) for given in self._given)
+        if key is None:
+            name = self._given[0].name
+            raise Refused("key", f"the signing key (AUDIT_SIGNING_KEY) is of {name!r}, the log is {head.origin!r}")
+        self._key, self._previous = key, previous[0] if previous else None
+
+    def _known_as(self, origin: str) -> list[VerifierKey]:
+        return [key.verifier for given in self._given if (key := successor.key_for(given, origin)) is not None]
+
+    def _check_succession(self, head: Head) -> None:
+        """The first checkpoint of a successor is not signed unless its first entry tells what was promised before."""
+        before = successor.predecessor(head)
+        if before is not None and (doubt := successor.doubt(head, self._topic.newest(before, self._known_as(before)))):
+            raise Refused("fork", doubt)
 
     def _own(self, note: bytes, size: int) -> Checkpoint:
         """The newest stored checkpoint, if it is by our key; or by the previous one, which then hands over with the next."""

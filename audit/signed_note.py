@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -137,6 +137,10 @@ class VerifierKey:
             raise MalformedKey(f"the id of the verifier key of {name!r} is not that of its key")
         return key
 
+    def named(self, name: str) -> "VerifierKey":
+        """The same public key under another name."""
+        return replace(self, name=name)
+
     def __str__(self) -> str:
         return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(bytes([self.algorithm]) + self.public).decode()}"
 
@@ -188,6 +192,14 @@ class SigningKey:
         if key.verifier.key_id.hex() != written_id:
             raise MalformedKey(f"the id of the signing key of {name!r} is not that of its key")
         return key
+
+    @property
+    def name(self) -> str:
+        return self.verifier.name
+
+    def named(self, name: str) -> "SigningKey":
+        """The same secret under another name: another key to whoever verifies, since a key's id depends on its name."""
+        return SigningKey(name, self._seed, self.verifier.algorithm)
 
     def secret(self) -> str:
         """The text form, to be kept in a file of mode 600."""

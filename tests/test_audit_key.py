@@ -36,6 +36,10 @@ def test_a_key_is_made_for_its_owner_alone_and_shown_by_its_public_half(tmp_path
     assert audit_key("--show") == shown
     assert key.secret() not in shown
     assert audit_key(tmp_path / "other", "--origin", "example.org/log").startswith("example.org/log+")
+    successor = f"{settings.AUDIT_LOG_ORIGIN}/7"
+    assert audit_key("--show", "--origin", successor) == f"{key.verifier.named(successor)}\n"
+    with pytest.raises(CommandError, match="whose names begin with"):
+        audit_key("--show", "--origin", "example.org/log")
 
 
 def test_a_key_is_never_overwritten(tmp_path):

@@ -76,6 +76,7 @@ class Verifier:
         """Raises CannotCheck, and the database's faults."""
         began, report = time.monotonic(), self.report
         heads = self._heads()
+        self._keys = trust.under_names_of(self._keys, [head.origin for head in heads])
         self._keys = trust.with_successors(self._keys, [head.log for head in heads])
         wanted, self._beyond = outside.compare(self._held, {head.origin: head for head in heads}, report)
         for head in heads:

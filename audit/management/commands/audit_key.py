@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from audit import key_file
 from audit.signed_note import MalformedKey
+from audit.successor import key_for
 from taskpulse.installation import SIGNING_KEY
 
 
@@ -21,11 +22,13 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         parser.add_argument("file", nargs="?", type=Path, metavar="FILE")
         parser.add_argument("--show", action="store_true", help="print the verifier key alone: NAME+ID+KEY")
-        parser.add_argument("--origin", metavar="NAME", help="the log's name (AUDIT_LOG_ORIGIN unless given)")
+        parser.add_argument(
+            "--origin", metavar="NAME", help="the log's name (AUDIT_LOG_ORIGIN unless given), or a successor's to show"
+        )
 
     def handle(self, *, file, show, origin, **_):
         try:
-            key = self._known(file) if show else self._made(file, origin or settings.AUDIT_LOG_ORIGIN)
+            key = self._known(file, origin) if show else self._made(file, origin or settings.AUDIT_LOG_ORIGIN)
         except FileExistsError:
             raise CommandError(f"{file} is there already; a key is never overwritten") from None
         except OSError as error:
@@ -39,10 +42,15 @@ class Command(BaseCommand):
             raise CommandError("name the FILE to make, or ask for --show")
         return key_file.make(file, origin)
 
-    def _known(self, file):
-        if file is None and settings.AUDIT_SIGNING_KEY is not None:
-            return settings.AUDIT_SIGNING_KEY
+    def _known(self, file, origin):
         own = settings.TASKPULSE_HOME / SIGNING_KEY
-        if file is None and not own.exists():
+        if file is None and settings.AUDIT_SIGNING_KEY is not None:
+            key = settings.AUDIT_SIGNING_KEY
+        elif file is None and not own.exists():
             raise CommandError(f"there is no key: AUDIT_SIGNING_KEY is not set, and {own} does not exist")
-        return key_file.read(file or own)
+        else:
+            key = key_file.read(file or own)
+        shown = key_for(key, origin or key.name)
+        if shown is None:
+            raise CommandError(f"the key is that of {key.name!r} and its successors, whose names begin with '{key.name}/'")
+        return shown

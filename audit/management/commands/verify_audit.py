@@ -47,8 +47,8 @@ class Command(BaseCommand):
 
     def handle(self, *, key, checkpoint, no_topic, from_seq, sample, jobs, **options):
         try:
-            keys = _keys(key)
-            held = [(_open(path, keys), str(path)) for path in checkpoint]
+            keys = keys_at_hand(key)
+            held = [(open_held(path, keys), str(path)) for path in checkpoint]
             topic = () if no_topic else CheckpointTopic().all(keys)
             progress = Progress(self.stderr) if sys.stderr.isatty() and not options["json"] else lambda *_: None
             report, document, words = self.look(keys, chain(held, topic), Options(jobs, from_seq, sample, progress), **options)
@@ -64,7 +64,7 @@ class Command(BaseCommand):
         return report, report.as_json(), in_words(report)
 
 
-def _keys(given: list[str]) -> list[VerifierKey]:
+def keys_at_hand(given: list[str]) -> list[VerifierKey]:
     """Those given, each as itself or a file that holds it; else those of the signing keys at hand."""
     try:
         if given:
@@ -83,7 +83,8 @@ def _text(item: str) -> str:
     return path.read_text() if len(item) < 255 and path.is_file() else item
 
 
-def _open(path: Path, keys: list[VerifierKey]) -> Checkpoint:
+def open_held(path: Path, keys: list[VerifierKey]) -> Checkpoint:
+    """A checkpoint that somebody kept."""
     try:
         return open_checkpoint(path.read_bytes(), keys)[0]
     except (MalformedNote, Unverified) as error:
