@@ -292,7 +292,8 @@ def test_the_environment_goes_before_the_embedded_broker(settings):
     settings.KAFKA_BOOTSTRAP_SERVERS = "kafka-1:9092,kafka-2:9092"
     assert not kafka.uses_embedded_broker()
     assert kafka.consumer_settings("g")["bootstrap.servers"] == "kafka-1:9092,kafka-2:9092"
-    assert kafka.consumer_settings("g")["allow.auto.create.topics"] is False
+    made_by_us_alone = (kafka.consumer_settings("g"), kafka.producer_settings(), kafka.admin_settings())
+    assert [of_client["allow.auto.create.topics"] for of_client in made_by_us_alone] == [False] * 3
 
 
 def test_nothing_is_committed_unless_the_consumer_says_so(topic):

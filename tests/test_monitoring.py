@@ -1,0 +1,42 @@
+"""deploy/monitoring: each alert asks for metrics that exist, is explained, and fires for its own fault alone."""
+
+import re
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import audit.recorder  # noqa: F401 (its metrics)
+import taskpulse.access  # noqa: F401 (its metrics)
+from tests.promtool import PROMTOOL, promtool
+from tests.running_up import ROOT
+
+MONITORING = ROOT / "deploy/monitoring"
+RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
+# Prometheus' own.
+FOREIGN = {"up"}
+
+
+def declared() -> set[str]:
+    names = set()
+    for family in REGISTRY.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+        names |= {family.name + suffix for suffix in suffixes}
+    return names
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_asks_for_metrics_that_exist_and_is_explained_and_tried(rule):
+    wanted = set(re.findall(r"\b(?:taskpulse|django|http)_\w+|\bup\b", rule["expr"]))
+    assert wanted
+    assert wanted <= declared() | FOREIGN
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert f"| `{rule['alert']}` |" in (ROOT / "deploy/README.md").read_text(), "what it means and what to do"
+    assert f'alertname="{rule["alert"]}"' in (MONITORING / "alerts_test.yml").read_text(), "a fault that fires it"
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="PROMTOOL names no promtool")
+def test_prometheus_reads_it_and_each_fault_fires_its_own_alert_alone():
+    promtool("check", "rules", "--lint=all", "deploy/monitoring/alerts.yml")
+    promtool("check", "config", "deploy/monitoring/prometheus.yml")
+    promtool("test", "rules", "deploy/monitoring/alerts_test.yml")
