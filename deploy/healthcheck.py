@@ -34,13 +34,19 @@ def host(allowed: str) -> str:
     return first if first and first != "*" else "localhost"
 
 
+def address(kind: str, variables) -> str:
+    """Where the role listens; a worker may be told one address of several."""
+    told = variables.get("TASKPULSE_WORKER_ADDRESS", "") if kind == "worker" else ""
+    return told if told not in {"", "0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104
+
+
 def wrong(kind: str, variables=os.environ) -> str | None:
     """What is wrong with the role, or None."""
     setting, default = PORTS[kind]
     port = variables.get(setting) or default
     if "://" in port:  # Kubernetes' word for a service of that name
         port = default
-    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=PATIENCE)
+    connection = http.client.HTTPConnection(address(kind, variables), int(port), timeout=PATIENCE)
     try:
         connection.request("GET", "/healthz", headers={"Host": host(variables.get("ALLOWED_HOSTS", ""))})
         response = connection.getresponse()

@@ -131,6 +131,13 @@ def test_the_health_check_says_what_is_wrong(role_that_answers, kind, setting):
     assert "ConnectionRefusedError" in wrong(kind, {setting: "1"})
 
 
+@pytest.mark.parametrize(("told", "expected"), [("", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("10.1.2.3", "10.1.2.3")])
+def test_the_health_check_asks_a_worker_where_it_listens(told, expected):
+    variables = {"TASKPULSE_WORKER_ADDRESS": told}
+    assert healthcheck["address"]("worker", variables) == expected
+    assert healthcheck["address"]("web", variables) == "127.0.0.1"
+
+
 def test_the_build_needs_nothing_to_be_changed_for_another_processor():
     text = (ROOT / "Dockerfile").read_text()
     instructions = "\n".join(line for line in text.splitlines() if not line.startswith("#"))

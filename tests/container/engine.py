@@ -84,6 +84,10 @@ class Container:
             assert time.monotonic() < end, f"not {what} after {PATIENCE} s: {self.state()} {self.log()}"
             time.sleep(0.3)
 
+    def signal(self, name: str) -> None:
+        """To the role itself; SIGSTOP too, which a first process takes only from outside its container."""
+        docker("kill", "--signal", name, self.id)
+
     def terminate(self) -> int:
         """SIGTERM, as the engine sends it, and the status that follows; it has 25 seconds."""
         docker("stop", "--time", "25", self.id)

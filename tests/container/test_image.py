@@ -155,6 +155,11 @@ def test_a_worker_lives_and_is_healthy_without_database_and_broker(role):
     with Container(role) as container:
         container.wait_until_healthy()
         assert WORKERS[role] in container.python("print(open('/proc/1/cmdline').read())")
+        container.signal("STOP")
+        result = container.execute("python", "deploy/healthcheck.py")
+        container.signal("CONT")
+        assert result.returncode == 1, "a worker that stands still is taken for healthy"
+        assert "/healthz on port 9464: TimeoutError" in result.stderr
         assert container.terminate() == 0, container.log()
 
 
