@@ -31,7 +31,8 @@ _DATABASE_ROLES = {"web": "TASKPULSE_WEB_ROLE", "relay": "TASKPULSE_WORKER_ROLE"
 READY_PATIENCE = 60.0
 RECOVERY_PATIENCE = 300.0  # PostgreSQL reads its log after a crash
 ROLES_PATIENCE, BROKER_PATIENCE, DATABASE_PATIENCE = 12.0, 1.5, 4.0
-PORT_PATIENCE = 3.0
+# A web worker of a run that was killed ends its requests first (TASKPULSE_WEB_GRACEFUL_SECONDS).
+PORT_PATIENCE = 15.0
 
 
 class CannotStart(Exception):
@@ -76,8 +77,8 @@ class Up:
             raise CannotStart(f"{error}; nothing was changed") from None
         except OSError as error:
             raise CannotStart(f"TASKPULSE_HOME {self.home}: {error.strerror}") from None
-        listener = self._listen()
         self.supervisor.listen()
+        listener = self._listen()
         self._announce()
         self.stores: list[Program] = []
         self.roles: list[Program] = []
@@ -95,7 +96,7 @@ class Up:
     def _listen(self) -> socket.socket:
         """The web role's socket, ours for good: while the web role is started again, connections wait in it."""
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
-        end = time.monotonic() + (PORT_PATIENCE if self.installation.left_in_haste else 0)
+        told, end = False, time.monotonic() + (PORT_PATIENCE if self.installation.left_in_haste else 0)
         while True:
             listener = socket.socket(family, socket.SOCK_STREAM)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -105,11 +106,15 @@ class Up:
                 return listener
             except OSError as error:
                 listener.close()
-                if error.errno == errno.EADDRINUSE and time.monotonic() < end:
-                    time.sleep(0.1)
-                    continue
-                self.installation.release()
                 place = f"port {self.port} of {self.address}"
+                if error.errno == errno.EADDRINUSE and time.monotonic() < end:
+                    if not told:
+                        self.log.plain(f"  {place} is still in use: what was left of the run before may be ending")
+                    told = True
+                    time.sleep(0.1)
+                    if not self.supervisor.stop_requested:
+                        continue
+                self.installation.release()
                 if error.errno == errno.EADDRINUSE:
                     raise CannotStart(f"{place} is in use: end what uses it, or set PORT to another") from None
                 raise CannotStart(f"cannot listen on {place} (PORT, BIND_ADDRESS): {error.strerror}") from None

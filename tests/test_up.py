@@ -1,13 +1,16 @@
 """`manage.py up`: from nothing to a whole service with one command, whatever is killed, until one Ctrl-C."""
 
 import http.cookiejar
+import io
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -18,6 +21,8 @@ import psutil
 import psycopg
 import pytest
 
+from taskpulse.supervisor import PrefixedLog
+from taskpulse.up import Up
 from tests.running_up import ROOT, RunningUp, free_port, manage, wait_until
 from tests.tlog_client import Log
 from tests.worker_role import get, samples
@@ -230,6 +235,24 @@ def test_a_port_in_use_is_named_before_anything_starts(up, tmp_path):
     assert result.returncode == 1
     assert f"port {up.port} of 127.0.0.1 is in use" in result.stderr
     assert not (tmp_path / "home" / "postgres").exists()
+
+
+def test_after_a_kill_the_port_may_still_be_held_for_a_moment(tmp_path):
+    """A web worker whose `up` was killed ends its requests before it lets the port go."""
+    held = socket.create_server(("127.0.0.1", 0))
+    port = held.getsockname()[1]
+    said = io.StringIO()
+    own = Up({"TASKPULSE_HOME": str(tmp_path), "PORT": str(port), "PATH": "/bin"})
+    own.log = PrefixedLog(said)
+    (tmp_path / "up.lock").write_text('{"pid": 1, "url": "killed"}')
+    own.installation.acquire(own.url)
+    assert own.installation.left_in_haste
+    freed = threading.Timer(0.5, held.close)
+    freed.start()
+    listener = own._listen()
+    assert listener.getsockname()[1] == port
+    assert f"port {port} of 127.0.0.1 is still in use" in said.getvalue()
+    listener.close()
 
 
 @pytest.mark.parametrize(
