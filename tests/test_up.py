@@ -60,10 +60,11 @@ def _processes_of(home: Path) -> list[psutil.Process]:
 
 
 def test_relay_and_consumer_answer_probes_on_free_ports_of_their_own(up):
-    said = re.findall(r"^(relay|consumer) *\| .* probes and metrics on (http://127\.0\.0\.1:\d+)$", up.log, re.M)
-    urls = dict(said)
-    assert len(set(urls.values())) == 2
-    for url in urls.values():
+    said = re.compile(r"^(relay|consumer) *\| .* probes and metrics on (http://127\.0\.0\.1:\d+)$", re.M)
+    wait_until(lambda: len(dict(said.findall(up.log))) == 2, 30, "both have said where")
+    urls = set(dict(said.findall(up.log)).values())
+    assert len(urls) == 2
+    for url in urls:
         wait_until(lambda url=url: get(f"{url}/readyz")[0] == 200, 30, "it is ready")
         found = samples(get(f"{url}/metrics")[1].decode())
         assert found['taskpulse_embedded{part="postgresql"}'] == 1
