@@ -43,6 +43,7 @@ class Entry(models.Model):
         default_permissions = ("view",)
         indexes = [
             models.Index(fields=["task_id", "seq"], name="task_audit_log_task"),
+            models.Index(fields=["actor_id", "seq"], name="task_audit_log_actor"),
             BrinIndex(fields=["occurred_at"], name="task_audit_log_time"),
         ]
 

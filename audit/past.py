@@ -8,7 +8,7 @@ from datetime import datetime
 import orjson
 from django.db import connection
 
-from audit import bisection
+from audit import bisection, redaction
 
 _OF_TASK = "e.task_id = %(id)s AND e.subject_type = 'task'"
 
@@ -64,5 +64,4 @@ def _read(statement: str, task_id: uuid.UUID, bound) -> State | None:
     event = orjson.loads(text)
     data = event.get("data")
     document = data.get("task") if isinstance(data, dict) else None
-    redacted_by = None if document else event.get("redacted")
-    return State(version, event_type == "task.deleted", document or None, redacted_by)
+    return State(version, event_type == "task.deleted", document or None, redaction.accounted_by(event))

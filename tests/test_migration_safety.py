@@ -1,8 +1,11 @@
 """No migration locks a large table for long or takes away what the version before still uses."""
 
+from importlib import import_module
+from types import SimpleNamespace
+
 import pytest
 from django.contrib.postgres.operations import AddIndexConcurrently
-from django.db import migrations, models
+from django.db import connection, migrations, models
 from django.db.migrations.loader import MigrationLoader
 
 from tests.migration_safety import findings, statements
@@ -106,3 +109,26 @@ def test_a_review_lets_one_rule_pass_and_goes_with_it():
         "ban-drop-column",
         "unneeded-review",
     }
+
+
+def test_the_indexes_of_the_log_are_finished_after_an_interruption(committed_db):
+    """The migration was stopped while it built the one, and the log went on into a new partition."""
+    migration = import_module("audit.migrations.0006_search")
+    with connection.cursor() as cursor:
+        for name, definition in migration.INDEXES.items():
+            cursor.execute(f"DROP INDEX {name}")
+            cursor.execute(f"CREATE INDEX {name} ON ONLY task_audit_log {definition}")
+        cursor.execute("CREATE INDEX task_audit_log_00000_actor ON task_audit_log_00000 (version)")
+        cursor.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'task_audit_log_00000_actor'::regclass")
+        cursor.execute("SELECT audit_ensure_partition(10000001)")
+    for _ in range(2):
+        migration.build(None, SimpleNamespace(connection=connection))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.relname, i.indisvalid, (SELECT count(*) FROM pg_inherits h WHERE h.inhparent = c.oid) FROM pg_index i "
+            "JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relname = ANY (%s) ORDER BY 1",
+            [list(migration.INDEXES)],
+        )
+        assert cursor.fetchall() == [(name, True, 2) for name in sorted(migration.INDEXES)]
+        cursor.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'task_audit_log_00000_actor'")
+        assert cursor.fetchone()[0].endswith("(actor_id, seq)")

@@ -1,40 +1,61 @@
 """The query parameters of the log: what `/api/audit` searches for, and which past a task is read at."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.apps import apps
+from django.contrib.auth import get_user_model
 
-from audit.api.queries import Search
+from audit.api.search import Search
 from taskpulse.errors import InvalidQuery
 from tasks.api.filters import refuse_unknown, words, wrong_value
 from tasks.api.validation import Wrong, due_at, task_id
 from tasks.audited import AuditedModel
 from tasks.events import ACTIONS
 
-PARAMETERS = ("task", "actor", "type", "limit", "cursor")
-_ONCE = ("version", "as_of")
+PARAMETERS = ("event", "task", "actor", "type", "request_id", "changed", "since", "until", "limit", "cursor")
+_ONCE = ("since", "until", "as_of", "version")
+# What an act without a row is called: audit.redacted, audit.dead_letter.discarded …
+_ACT = re.compile(r"audit(\.[a-z_]{1,50}){1,3}")
+# No index bears these alone.
+_WITHIN = ("type", "request_id", "changed")
 _MOST_VALUES = 50
+_TEXT_LENGTH = 200
 _MOST_VERSION = 2**63 - 1
 _A_TIME = "a time with its zone as 2026-01-15T10:30:00Z, its + written as %2B"
-_ACTOR_LENGTH = 200
+
+
+def _models() -> list[type[AuditedModel]]:
+    return sorted((m for m in apps.get_models() if issubclass(m, AuditedModel)), key=lambda model: model.subject_type)
 
 
 def event_types() -> list[str]:
     """The types that the audited models of this installation cause."""
-    subjects = sorted(model.subject_type for model in apps.get_models() if issubclass(model, AuditedModel))
-    return [f"{subject}.{action}" for subject in subjects for action in ACTIONS]
+    return [f"{model.subject_type}.{action}" for model in _models() for action in ACTIONS]
+
+
+def fields() -> list[str]:
+    """The fields whose changes the events of this installation name."""
+    return sorted({field.name for model in _models() for field in model._meta.concrete_fields} - AuditedModel.derived)
 
 
 def of_entries(query, user_id: int) -> Search:
     """What a query string asks for. Raises InvalidQuery."""
-    refuse_unknown(query, PARAMETERS)
+    _refuse_unknown(query, PARAMETERS)
     search, errors = Search(), []
-    types = event_types()
+    types, names = event_types(), fields()
     rules = {
+        "event": (search.events, task_id, "the id of an event"),
         "task": (search.tasks, task_id, "the id of a task"),
-        "actor": (search.actors, lambda value: _actor(value, user_id), "the id of an actor, as entries show it, or me"),
-        "type": (search.types, lambda value: value if value in types else None, "one of " + ", ".join(types)),
+        "actor": (
+            search.actors,
+            lambda value: _actor(value, user_id),
+            "an actor's id as entries show it, a user's name, or me",
+        ),
+        "type": (search.types, lambda value: _type(value, types), f"one of {', '.join(types)}, or an act as audit.redacted"),
+        "request_id": (search.request_ids, _text, f"text of 1 to {_TEXT_LENGTH} characters"),
+        "changed": (search.changed, lambda value: value if value in names else None, "one of " + ", ".join(names)),
     }
     for name, (found, rule, expected) in rules.items():
         values = words(query, name)
@@ -47,15 +68,25 @@ def of_entries(query, user_id: int) -> Search:
                 errors.append(wrong_value(name, value, expected))
             else:
                 found.append(taken)
+    search.since, search.until = (_moment(query, name, errors) for name in ("since", "until"))
+    errors += _impossible(query, search)
     if errors:
         raise InvalidQuery(errors)
+    search.actors = _with_users(search.actors)
     return search
 
 
-def _actor(value: str, user_id: int) -> str | None:
-    if value == "me":
-        return str(user_id)
-    return value if 1 <= len(value) <= _ACTOR_LENGTH and "\x00" not in value else None
+def _impossible(query, search: Search) -> list[dict]:
+    errors = []
+    if search.since and search.until and search.since >= search.until:
+        errors.append({"parameter": "until", "detail": "until: expected a time after since."})
+    if not any(name in query for name in ("event", "task", "since")):
+        errors += [
+            {"parameter": name, "detail": f"{name}: needs a narrower search; add task, or since (and until) for a time span."}
+            for name in _WITHIN
+            if name in query
+        ]
+    return errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +131,25 @@ def _moment(query, name: str, errors: list[dict]) -> datetime | None:
     except Wrong:
         errors.append(wrong_value(name, query[name], _A_TIME))
         return None
+
+
+def _type(value: str, known: list[str]) -> str | None:
+    return value if value in known or _ACT.fullmatch(value) else None
+
+
+def _text(value: str) -> str | None:
+    return value if 1 <= len(value) <= _TEXT_LENGTH and "\x00" not in value else None
+
+
+def _actor(value: str, user_id: int) -> str | None:
+    return str(user_id) if value == "me" else _text(value)
+
+
+def _with_users(actors: list[str]) -> list[str]:
+    """With the ids of the users of these names; one statement if there can be any. Digits are an id, and no user's name holds
+    the colon of the other actors."""
+    names = [value for value in actors if not value.isdigit() and ":" not in value]
+    if not names:
+        return actors
+    ids = get_user_model().objects.filter(username__in=names).values_list("pk", flat=True)
+    return list(dict.fromkeys([*actors, *map(str, ids)]))

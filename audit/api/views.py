@@ -6,7 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 
 from audit import past, watermark
-from audit.api import filters, prefer, queries
+from audit.api import filters, prefer, queries, search
 from audit.api.serializers import EntrySerializer, WatermarkSerializer
 from taskpulse.errors import Problem
 from taskpulse.roles import Right
@@ -23,12 +23,18 @@ _GREATEST_KEY = 2**62
 @extend_schema_view(
     list=extend_schema(
         summary="Search the audit log, newest first",
-        description=f"By actor or type a page looks at {queries.WINDOW:,} entries at most: it may hold few or none and still lead "
-        "on by its Link header. Follow `next` until there is none.",
+        description="`type`, `request_id` and `changed` need `task` or `since` (or `event`) beside them. Where no index bears all "
+        f"of a search, a page looks at {search.WINDOW:,} entries at most: it may hold few or none and still lead on by its Link "
+        "header. Follow `next` until there is none.",
         parameters=[
+            several("event", "The id of an event.", {"type": "string", "format": "uuid"}),
             several("task", "The id of a task.", {"type": "string", "format": "uuid"}),
-            several("actor", "The id of an actor as entries show it, or `me`.", {"type": "string"}),
+            several("actor", "The id of an actor as entries show it, the name of a user, or `me`.", {"type": "string"}),
             several("type", "The type of the event.", {"type": "string"}),
+            several("request_id", "The request's id (X-Request-ID).", {"type": "string"}),
+            several("changed", "A field that was changed; a creation changes each that it sets.", {"type": "string"}),
+            OpenApiParameter("since", OpenApiTypes.DATETIME, description="It occurred then or later."),
+            OpenApiParameter("until", OpenApiTypes.DATETIME, description="It occurred before then."),
             *PAGE,
         ],
         responses={200: EntrySerializer(many=True), **problems(400)},
@@ -45,9 +51,9 @@ class AuditViewSet(ApiViewSet):
     rights = {"GET": Right.READ_AUDIT}
 
     def list(self, request):
-        search = filters.of_entries(request._request.GET, request.user.pk)
+        wanted = filters.of_entries(request._request.GET, request.user.pk)
         at = pagination.read(request._request.GET, _GREATEST_KEY)
-        return list_response(request._request, queries.page(search, at))
+        return list_response(request._request, search.page(wanted, at))
 
     def retrieve(self, request, event_id):
         text = queries.one(task_key(event_id))
@@ -72,7 +78,7 @@ class HistoryViewSet(ApiViewSet):
         key = task_key(id)
         refuse_unknown(request._request.GET, ("limit", "cursor"))
         at = pagination.read(request._request.GET, _GREATEST_KEY)
-        found = queries.page(queries.Search(tasks=[key]), at)
+        found = search.page(search.Search(tasks=[key]), at)
         if not found.texts and at.key is None and not queries.task_exists(key):
             raise Http404
         return list_response(request._request, found)
