@@ -10,6 +10,7 @@ from pathlib import Path
 import django
 import psycopg
 
+from tests.chaos import verification
 from tests.chaos.check import Head, LoggedEntry, Problems
 from tests.chaos.record import Record
 from tests.chaos.stack import Kafka, Stack
@@ -35,6 +36,7 @@ class Outcome:
     dead_letters: int = 0
     copies: int = 0
     seconds_to_whole: float = 0.0
+    compared: str = ""
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: {sum(self.faults.values())} faults"]
@@ -44,6 +46,7 @@ class Outcome:
             f"acknowledged changes: {self.acknowledged}; entries in the log: {self.entries}; copies on the topic: {self.copies}; "
             f"forgeries set aside: {self.dead_letters}",
             f"whole {self.seconds_to_whole:.1f} s after the last fault",
+            f"verify_audit: {self.problems.counts['verify_audit']} findings; checkpoints on the topic: {self.compared}",
             ", ".join(f"{name} {self.problems.counts[name]}" for name in ("lost", "twice", "out of order")),
         ]
         lines += [f"WRONG: {count} × {name}" for name, count in sorted(self.problems.counts.items())]
@@ -152,6 +155,7 @@ class Run:
             try:
                 with psycopg.connect(self._stack.database_url, connect_timeout=5, autocommit=True) as session:
                     if final is None:
+                        verification.make_last_change(session)
                         before = set(self._messages.certain)
                         self._messages.forge(session, 40)
                         final = self._messages.certain - before or None
@@ -176,10 +180,16 @@ class Run:
         return f"{len(missing)} forgeries not set aside" if missing else None
 
     def _check(self) -> None:
+        from django.core.management import call_command
+
         from tests.chaos import check
 
         outcome, record = self._outcome, self._record
         problems = outcome.problems
+        with psycopg.connect(self._stack.database_url, autocommit=True) as session:
+            verification.wait_until_published(session, problems)
+        report = verification.verify(problems, call_command)
+        outcome.compared = next(found["detail"] for found in report["checks"] if found["name"] == "outside")
         with psycopg.connect(self._stack.database_url) as session:
             session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             (held,) = session.execute("SELECT count(*) FROM tasks_outbox WHERE held_at IS NOT NULL").fetchone()

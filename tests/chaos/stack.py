@@ -126,6 +126,9 @@ class Stack:
             "PORT": str(self._port),
             "KAFKA_TOPIC": self.topic,
             "KAFKA_AUDIT_GROUP": f"audit-{name}",
+            "KAFKA_CHECKPOINT_TOPIC": f"checkpoints-{name}",
+            # Many checkpoints, so that faults hit the making of them.
+            "TASKPULSE_CHECKPOINT_SECONDS": "1",
             "PYTHONUNBUFFERED": "1",
             "TASKPULSE_WORKER_PORT": "0",
         }
