@@ -28,6 +28,12 @@ CHANGES ?= 720000
 kafka-away: $(VENV)/.dev
 	KAFKA_AWAY_CHANGES=$(CHANGES) $(BIN)/python -m pytest -n 0 -s tests/load/test_kafka_away.py $(ARGS)
 
+# Of each of two seeds: tamperings, and untouched logs; `make test` runs a share of it.
+tamper-test: export TAMPERINGS ?= 1000
+tamper-test: export UNTOUCHED_LOGS ?= 1000
+tamper-test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -rP tests/test_tampering.py $(ARGS)
+
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos $(ARGS)
 

@@ -30,11 +30,12 @@ def recompute(first: int = 1) -> None:
             leaf_hash = merkle.leaf_hash(leaf.record("taskpulse/audit", *columns[:-1], digest))
             changed.append((columns[0], digest, leaf_hash))
         edge.append(bytes(leaf_hash))
-    execute(
-        "UPDATE task_audit_log e SET digest = n.digest, leaf_hash = n.leaf FROM unnest(%s::bigint[], %s::bytea[], %s::bytea[]) "
-        "n (seq, digest, leaf) WHERE e.seq = n.seq",
-        *map(list, zip(*changed, strict=True)),
-    )
+    if changed:
+        execute(
+            "UPDATE task_audit_log e SET digest = n.digest, leaf_hash = n.leaf FROM unnest(%s::bigint[], %s::bytea[], %s::bytea[]) "
+            "n (seq, digest, leaf) WHERE e.seq = n.seq",
+            *map(list, zip(*changed, strict=True)),
+        )
     LogHead.objects.update(size=edge.size, edge=edge.to_bytes())
 
 
