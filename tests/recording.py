@@ -12,6 +12,7 @@ from django.db import connection
 from audit import leaf, merkle, redaction
 from audit.models import Entry, LogHead
 from audit.recorder import Recorder
+from tasks import events
 from tasks.models import OutboxEvent, Task
 
 _offsets = itertools.count()
@@ -52,6 +53,15 @@ def add_outbox_row(payload: bytes, *, event_id, subject_type="task", subject_id,
             "VALUES (%s, %s, %s, %s, %s, %s)",
             [event_id, subject_type, str(subject_id), version, task_id, payload],
         )
+
+
+def forged(**attributes) -> bytes:
+    """An event that no change made."""
+    event = {
+        "id": str(uuid.uuid4()), "source": events.SOURCE, "specversion": "1.0", "subject": "task/1", "type": "task.created",
+        "time": "2026-01-15T10:30:00.123456Z", "sequence": "00000000000000000001",
+    }  # fmt: skip
+    return json.dumps(event | attributes).encode()
 
 
 def record(batch) -> None:
