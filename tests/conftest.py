@@ -17,9 +17,14 @@ import uuid
 from pathlib import Path
 
 import django
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
+
+# An example is not wrong for being slow: machines are noisy.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 # Before Django reads its settings (pytest-django does so after this file is imported).
 _HOME = Path(tempfile.mkdtemp(prefix="taskpulse-tests-"))

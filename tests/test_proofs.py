@@ -6,7 +6,8 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pymerkle import InmemoryTree
+from pymerkle import InmemoryTree, verify_consistency
+from pymerkle import InvalidProof as InvalidMerkleProof
 
 from audit import proofs
 from audit.merkle import EMPTY_ROOT, node_hash
@@ -28,6 +29,9 @@ def nodes(entries: list[bytes]):
 
 
 read = nodes(ENTRIES)
+TREE = InmemoryTree(algorithm="sha256")
+for entry in ENTRIES:
+    TREE.append_entry(entry)
 ROOTS = [proofs.root(size, read) for size in range(MOST + 1)]
 
 # The reference implementation's vectors (transparency-dev/merkle, proof/verify_test.go): leaf from 1, size, path.
@@ -120,12 +124,20 @@ def test_every_pair_of_trees_up_to_300_leaves():
 @given(st.integers(1, MOST), st.data())
 def test_an_independent_library_makes_the_same_inclusion_proofs(size, data):
     index = data.draw(st.integers(0, size - 1))
-    tree = InmemoryTree(algorithm="sha256")
-    for entry in ENTRIES[:size]:
-        tree.append_entry(entry)
-    leaf, *path = tree.prove_inclusion(index + 1, size).serialize()["path"]
+    leaf, *path = TREE.prove_inclusion(index + 1, size).serialize()["path"]
     assert leaf == read(0, index).hex()
     assert hexadecimal(proofs.inclusion(index, size, read)) == path
+
+
+@given(st.integers(2, MOST), st.data())
+def test_an_independent_library_finds_our_roots_consistent_and_no_others(new, data):
+    """By proofs in a form of its own, which names other nodes than RFC 6962's."""
+    old = data.draw(st.integers(1, new - 1))
+    proof = TREE.prove_consistency(old, new)
+    verify_consistency(ROOTS[old], ROOTS[new], proof)
+    for roots in ((ROOTS[old - 1], ROOTS[new]), (ROOTS[old], ROOTS[new - 1])):
+        with pytest.raises(InvalidMerkleProof):
+            verify_consistency(*roots, proof)
 
 
 @given(st.integers(1, MOST), st.data())

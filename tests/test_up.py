@@ -21,10 +21,13 @@ import psutil
 import psycopg
 import pytest
 
+from audit import key_file
+from taskpulse.installation import SIGNING_KEY
 from taskpulse.supervisor import PrefixedLog
 from taskpulse.up import Up
 from tests.running_up import ROOT, RunningUp, free_port, manage, wait_until
 from tests.tlog_client import Log
+from tests.witness import Witness
 from tests.worker_role import get, samples
 
 on_its_own_broker = pytest.mark.skipif(bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS")), reason="the broker is not ours")
@@ -170,13 +173,17 @@ def test_commands_in_a_second_terminal_reach_the_same_database(up):
     )
 
 
-def signed_size(up) -> int:
-    """How many entries the served checkpoint covers; 0 before there is one."""
+def served_checkpoint(up) -> bytes:
     request = urllib.request.Request(f"{up.credentials['url']}/audit/checkpoint")
     request.add_header("Authorization", f"Bearer {up.credentials['token']}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.read()
+
+
+def signed_size(up) -> int:
+    """How many entries the served checkpoint covers; 0 before there is one."""
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return int(answer.read().split(b"\n")[1])
+        return int(served_checkpoint(up).split(b"\n")[1])
     except urllib.error.HTTPError:
         return 0
 
@@ -197,17 +204,22 @@ def test_the_log_is_signed_by_a_key_of_its_own_and_holds_before_an_independent_c
 
 @pytest.mark.skipif(not os.environ.get("TLOG_CHECK"), reason="TLOG_CHECK names no client: COMMAND URL KEYFILE OLD_CHECKPOINT")
 def test_the_log_holds_before_standard_clients(tmp_path):
-    """Of a service of its own, the log for everybody: such clients bear no token."""
+    """Of a service of its own, the log for everybody: such clients bear no token. A witness cosigns it meanwhile."""
     up = RunningUp(tmp_path / "home")
-    up.names["AUDIT_LOG_PUBLIC"] = "true"
+    up.home.mkdir(mode=0o711)
+    vkey = key_file.make(up.home / SIGNING_KEY, "taskpulse/audit").verifier
+    witness = Witness("w.example.org", str(vkey))
     key, old = tmp_path / "key", tmp_path / "old"
     try:
-        up.start()
-        for tasks in ("30", "300"):
-            manage(up.home, "seed_demo", "--tasks", tasks, "--seed", tasks, **up.names)
-            wait_until(lambda count=int(tasks): signed_size(up) > count, 60, "the entries are signed")
-            if not old.exists():
-                old.write_bytes(urllib.request.urlopen(f"{up.credentials['url']}/audit/checkpoint", timeout=10).read())
+        with witness.listening() as url:
+            up.names |= {"AUDIT_LOG_PUBLIC": "true", "AUDIT_WITNESSES": f"{witness.vkey} {url}"}
+            up.start()
+            for tasks in ("30", "300"):
+                manage(up.home, "seed_demo", "--tasks", tasks, "--seed", tasks, **up.names)
+                wait_until(lambda count=int(tasks): signed_size(up) > count, 60, "the entries are signed")
+                wait_until(lambda: witness.holds(served_checkpoint(up)), 30, "the witness cosigns")
+                if not old.exists():
+                    old.write_bytes(served_checkpoint(up))
         key.write_text(verifier_key(up))
         command = [*os.environ["TLOG_CHECK"].split(), f"{up.credentials['url']}/audit/", str(key), str(old)]
         checked = subprocess.run(command, capture_output=True, text=True, timeout=300)
