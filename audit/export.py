@@ -26,6 +26,7 @@ FORMAT = "taskpulse-bundle-v1"
 CONTENT_TYPE = "application/jsonl"
 # Entries looked at in one statement, be they part of the bundle or not; entries of one task are found by an index.
 _WINDOW, _TASK_ROWS = 2_000, 500
+_MOST = 2**63 - 1
 
 
 class CannotExport(Exception):
@@ -35,13 +36,14 @@ class CannotExport(Exception):
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which entries: all, or those of a task, an actor, a time of the change (`since` included, `until` not), from
-    `from_seq` on."""
+    `from_seq` on, up to `until_seq` if that is given."""
 
     task: uuid.UUID | None = None
     actor: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     from_seq: int = 1
+    until_seq: int | None = None
 
     def as_json(self) -> dict:
         conditions = {"task": self.task, "actor": self.actor, "since": rfc3339(self.since), "until": rfc3339(self.until)}
@@ -50,17 +52,20 @@ class Selection:
 
 def bundle(selection: Selection, seconds: float = float("inf")) -> Iterator[bytes]:
     """The lines, newline included. Entries above the newest checkpoint have no proof yet, and those that were not reached
-    in `seconds` are left out too: they are for a later bundle, from the `next_seq` of the end line on.
+    in `seconds` are left out too: they are for a later bundle, from the `next_seq` of the end line on. Archived entries are
+    in files of their own (audit/archive.py).
 
     Raises CannotExport.
     """
-    end, count, next_seq = time.monotonic() + seconds, 0, selection.from_seq
+    end, count, next_seq = time.monotonic() + seconds, 0, max(selection.from_seq, _oldest())
     for log, origin in _logs():
         stored = checkpoint_store.latest(log)
         if stored is None or log + stored.size <= next_seq:
             continue
         size = Checkpoint.parse(Note.parse(stored.note).text).size
-        first, last = max(next_seq, log), log + size - 1
+        first, last = max(next_seq, log), min(log + size - 1, selection.until_seq or _MOST)
+        if first > last:
+            continue
         yield _line(
             kind="log", format=FORMAT, origin=origin, first_seq=log, size=size, from_seq=first,
             selection=selection.as_json(), checkpoint=stored.cosigned.decode(),
@@ -103,6 +108,13 @@ def _logs() -> list[tuple[int, str]]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT first_seq, origin FROM audit_log ORDER BY first_seq")
         return cursor.fetchall()
+
+
+def _oldest() -> int:
+    """The first entry that is here."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT coalesce(min(seq), 1) FROM task_audit_log")
+        return cursor.fetchone()[0]
 
 
 def _batches(selection: Selection, first: int, last: int) -> Iterator[tuple[list[tuple], int]]:

@@ -160,6 +160,45 @@ class Bundle(models.Model):
         return f"{self.log}: {self.number}"
 
 
+class Archive(models.Model):
+    """Entries that were moved to a file (audit/archive.py). Append-only; their leaves and records stay in tiles and bundles.
+
+    `events_until` is the time of the latest of their changes: what is older and unknown is a late repeat. `sha256` is the
+    file's.
+    """
+
+    first_seq = models.BigIntegerField(primary_key=True)
+    last_seq = models.BigIntegerField()
+    file = models.TextField()
+    sha256 = models.BinaryField()
+    events_until = models.DateTimeField()
+    archived_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "audit_archive"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.first_seq}-{self.last_seq}: {self.file}"
+
+
+class ArchivedSubject(models.Model):
+    """The last archived version of a subject and its entry: what the next version, or the live row, follows upon."""
+
+    pk = models.CompositePrimaryKey("subject_type", "subject_id")
+    subject_type = models.TextField()
+    subject_id = models.TextField()
+    version = models.BigIntegerField()
+    seq = models.BigIntegerField()
+
+    class Meta:
+        db_table = "audit_archived_subject"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.subject_type}/{self.subject_id}: {self.version}"
+
+
 class DeadLetter(models.Model):
     """A message that is no true event: whoever may produce to the topic must not be able to stop the audit."""
 

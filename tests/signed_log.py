@@ -30,7 +30,7 @@ class Log:
         while writer.size < head.size:
             writer.advance(head.size)
         checkpoint = Checkpoint(head.origin, head.size, writer.edge().root())
-        store(checkpoint, key or self.key)
+        store(checkpoint, key or self.key, head.log)
         self.held.append(checkpoint)
 
     @property
@@ -42,9 +42,10 @@ class Log:
         return Verifier([self.key.verifier], [(checkpoint, "topic") for checkpoint in outside], Options(**options)).run()
 
 
-def store(checkpoint: Checkpoint, key: SigningKey) -> None:
+def store(checkpoint: Checkpoint, key: SigningKey, log: int = 1) -> None:
     note = bytes(Note(checkpoint.text, (key.sign(checkpoint.text),)))
-    execute("INSERT INTO audit_checkpoint (log, size, root, note) VALUES (1, %s, %s, %s)", checkpoint.size, checkpoint.root, note)
+    statement = "INSERT INTO audit_checkpoint (log, size, root, note) VALUES (%s, %s, %s, %s)"
+    execute(statement, log, checkpoint.size, checkpoint.root, note)
 
 
 def execute(statement: str, *parameters) -> list[tuple]:

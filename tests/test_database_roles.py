@@ -13,7 +13,10 @@ from taskpulse import database_roles
 from taskpulse.database_roles import AUDITOR, ROLES, TABLES, WEB, WORKER, is_partition
 from tests.database_role import OWNER, OwnedDatabase, unchanged_role_settings
 
-LOG_TABLES = ("task_audit_log", "audit_log", "audit_tile", "audit_bundle", "audit_checkpoint", "audit_cosignature")
+LOG_TABLES = (
+    "task_audit_log", "audit_log", "audit_tile", "audit_bundle", "audit_checkpoint", "audit_cosignature", "audit_archive",
+    "audit_archived_subject",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from audit import reconcile, recorder
+from audit import archive, reconcile, recorder
 from audit.models import DeadLetter, Entry, LogHead
 from tasks import context, events
 from tasks.models import Task
@@ -122,6 +122,7 @@ def test_a_repeat_of_an_archived_event_is_absorbed(db):
     record(messages(early_rows))
     with second_span():
         record(messages(late_rows))  # changed before the archived one, recorded after it
+    archive.note(archive.Span("task_audit_log_00000", 1, 1), "a file", b"its digest")
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE task_audit_log DETACH PARTITION task_audit_log_00000")
     assert recorded() == [(str(late.pk), 1)]

@@ -9,7 +9,7 @@ from django.db.models import OuterRef, Q, Subquery, TextField
 from django.db.models.functions import Cast
 
 from audit import redaction
-from audit.models import Entry
+from audit.models import ArchivedSubject, Entry
 from audit.verification.reading import read_only
 from audit.verification.report import Finding
 from tasks.audited import AuditedModel
@@ -58,6 +58,7 @@ def _with_last_event(model):
         waiting=Subquery(waiting.values("payload")[:1]),
         entry=Subquery(recorded.annotate(text=Cast("event_data", TextField())).values("text")[:1]),
         entry_seq=Subquery(recorded.values("seq")[:1]),
+        archived=Subquery(ArchivedSubject.objects.filter(subject_type=kind, subject_id=subject).values("version")[:1]),
     )
 
 
@@ -73,6 +74,13 @@ def _task_of(model):
 
 def _fault(row: AuditedModel, document: dict) -> str | None:
     text = row.waiting or row.entry
+    if text is None and row.archived is not None:
+        # What it says is in the archive's file alone.
+        return (
+            None
+            if row.archived == row.version
+            else f"the row is at version {row.version}, its last entry, archived, at {row.archived}"
+        )
     if text is None:
         return f"version {row.version} of the row was never recorded, and no event of it waits in the outbox"
     where = "its event in the outbox" if row.waiting else "its last entry"

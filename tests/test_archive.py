@@ -1,0 +1,278 @@
+"""`manage.py archive_audit`: old entries go to a file that proves itself, and the rest goes on without them."""
+
+import gzip
+import io
+import json
+import threading
+
+import psycopg
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import ProgrammingError, connection, transaction
+
+from audit import archive
+from audit.export import Selection, bundle
+from audit.models import Archive, DeadLetter, Entry, LogHead
+from tasks.models import Task
+from tests import offline
+from tests.recording import messages, record, recorded, task_with_versions, waiting
+from tests.rewriting import disable_triggers
+from tests.running_up import wait_until
+from tests.signed_log import Log, execute, grow, record_all
+
+END = 10_000_000
+PARTITION = "task_audit_log_00000"
+
+
+@pytest.fixture
+def log(committed_db, monkeypatch) -> Log:
+    """Its first 300 entries are in the first partition, 300 more in the next; `task` and `gone` are in both."""
+    execute("UPDATE audit_log SET first_seq = %s", END - 299)
+    log = Log()
+    log.task, log.gone = task_with_versions(2), task_with_versions(2)
+    log.rows = waiting()
+    record_all()
+    grow(296)
+    log.task.title = "after the archive"
+    log.task.save()
+    log.gone.delete()
+    record_all()
+    grow(298)
+    log.sign()
+    return log
+
+
+def command(log: Log, directory) -> str:
+    out = io.StringIO()
+    call_command("archive_audit", str(directory), "--key", str(log.key.verifier), stdout=out)
+    return out.getvalue()
+
+
+@pytest.fixture
+def archived(log, tmp_path) -> Log:
+    log.said = command(log, tmp_path)
+    log.path = tmp_path / f"{PARTITION}.jsonl.gz"
+    return log
+
+
+def unzipped(path) -> bytes:
+    return gzip.decompress(path.read_bytes())
+
+
+def test_the_entries_are_in_the_file_and_out_of_the_log(archived, tmp_path):
+    lines = [json.loads(line) for line in unzipped(archived.path).splitlines()]
+    assert [line["seq"] for line in lines if line["kind"] == "entry"] == list(range(END - 299, END + 1))
+    assert list(Entry.objects.order_by("seq").values_list("seq", flat=True)) == list(range(END + 1, END + 301))
+    noted = Archive.objects.get()
+    assert (noted.first_seq, noted.last_seq, noted.file) == (END - 299, END, archived.path.name)
+    assert bytes(noted.sha256).hex() in archived.said
+    assert f"DROP TABLE {PARTITION}" in archived.said
+    assert execute(f"SELECT count(*) FROM {PARTITION}") == [(300,)]  # dropping it is for a person
+    assert [path.name for path in tmp_path.iterdir()] == [archived.path.name]
+
+
+def test_the_file_and_each_of_its_proofs_hold_without_the_service(archived, tmp_path):
+    raw = unzipped(archived.path)
+    key = ["--key", str(archived.key.verifier)]
+    code, report = offline.run(tmp_path, *key, "-", given=raw)
+    assert (code, report["result"]) == (0, "sound"), report
+    entry = json.loads(raw.splitlines()[5])
+    (tmp_path / "entry.tlog-proof").write_text(entry["proof"])
+    (tmp_path / "event.json").write_text(json.dumps(entry["event"]))
+    code, report = offline.run(tmp_path, *key, "entry.tlog-proof", "--event", "event.json")
+    assert (code, report["result"]) == (0, "sound"), report
+
+
+def test_verification_of_the_rest_is_sound_and_names_what_it_did_not_look_at(archived):
+    execute(f"DROP TABLE {PARTITION}")
+    report = archived.verify()
+    assert not report.tampered, [str(finding) for finding in report.findings]
+    assert (report.entries, report.recomputed, report.pinned) == (600, 300, END + 300)
+    (said,) = [text for text in report.not_proved if "archived" in text]
+    assert f"entries {END - 299} to {END}" in said
+    assert bytes(Archive.objects.get().sha256).hex() in said
+    task_with_versions(3)
+    record_all()
+    archived.task.title = "and again"
+    archived.task.save()
+    record_all()
+    archived.sign()
+    assert not archived.verify(jobs=2).tampered
+
+
+def test_tampering_with_the_rest_is_found_as_before(archived):
+    disable_triggers()
+    with transaction.atomic():
+        execute("DELETE FROM task_audit_log WHERE seq = %s", END + 1)
+        found = archived.verify().first_bad
+        assert (found.check, found.seq) == ("entries", END + 1)
+        transaction.set_rollback(True)
+    with transaction.atomic():  # the leaf of an archived entry
+        execute("UPDATE audit_tile SET hashes = overlay(hashes PLACING '\\x00' FROM 70) WHERE level = 0 AND number = 0")
+        assert archived.verify().tampered
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        execute("DELETE FROM audit_tile WHERE level = 0 AND number = 0")
+        found = archived.verify().first_bad
+        assert (found.seq, found.until) == (END - 299, END - 44)
+        transaction.set_rollback(True)
+
+
+def test_an_archive_hides_nothing_that_was_not_archived(archived):
+    """Rows of audit_archive excuse the oldest entries of a log, one file after the other, and no others."""
+    for first, last in ((END + 2, END + 9), (END + 1, END + 301)):
+        with transaction.atomic():
+            Archive.objects.create(first_seq=first, last_seq=last, file="x", sha256=b"x", events_until="2026-01-01T00:00:00Z")
+            found = archived.verify().first_bad
+            assert (found.check, found.seq, found.until) == ("head", first, last)
+            transaction.set_rollback(True)
+    for statement in ("UPDATE audit_archive SET file = 'y'", "DELETE FROM audit_archive", "TRUNCATE audit_archive"):
+        with pytest.raises(ProgrammingError, match="append-only"), transaction.atomic():
+            execute(statement)
+
+
+def test_versions_and_rows_follow_upon_what_was_archived(archived):
+    """Live rows whose last entry is archived are known by their version; a version that is skipped is a gap."""
+    row = Task.objects.filter(title="task 5").order_by("created_at").first()
+    execute("ALTER TABLE tasks_task DISABLE TRIGGER USER")
+    with transaction.atomic():
+        execute("UPDATE tasks_task SET version = 2 WHERE id = %s", row.pk)
+        found = archived.verify().first_bad
+        assert (found.check, "its last entry, archived, at 1" in found.detail) == ("drift", True), str(found)
+        transaction.set_rollback(True)
+    disable_triggers()
+    with transaction.atomic():
+        execute("DELETE FROM audit_archived_subject WHERE subject_id = %s", str(archived.task.pk))
+        found = archived.verify().first_bad
+        assert (found.check, found.seq, "version 3, its subject's first" in found.detail) == ("versions", END + 1, True)
+        transaction.set_rollback(True)
+
+
+def test_a_detached_partition_can_be_brought_back_and_is_looked_at_again(archived):
+    execute(f"ALTER TABLE task_audit_log ATTACH PARTITION {PARTITION} FOR VALUES FROM (1) TO ({END + 1})")
+    report = archived.verify()
+    assert (report.tampered, report.entries, report.recomputed) == (False, 600, 600)
+    with pytest.raises(ProgrammingError, match="append-only"), transaction.atomic():
+        execute("UPDATE task_audit_log SET version = 9 WHERE seq = %s", END)
+
+
+def test_late_repeats_of_archived_events_are_absorbed(archived):
+    before = recorded()
+    record(messages(archived.rows))
+    assert recorded() == before
+    assert not DeadLetter.objects.exists()
+
+
+def test_a_change_that_waited_while_older_ones_were_archived_is_recorded(log, tmp_path):
+    """What counts is the outbox row, not the event's age."""
+    task = Task.objects.create(title="waits")
+    rows = waiting(task.pk)
+    command(log, tmp_path)
+    record(messages(rows))
+    assert recorded(task.pk) == [(str(task.pk), 1)]
+    record(messages(rows))
+    assert not DeadLetter.objects.exists()
+
+
+def test_exports_begin_with_the_oldest_entry_that_is_here(archived):
+    kinds = [json.loads(line) for line in bundle(Selection())]
+    assert (kinds[0]["from_seq"], kinds[1]["seq"], kinds[-1]) == (
+        END + 1, END + 1, {"kind": "end", "entries": 300, "next_seq": END + 301},
+    )  # fmt: skip
+
+
+def nothing_was_archived(directory) -> bool:
+    return Entry.objects.count() == 600 and not Archive.objects.exists() and list(directory.iterdir()) == []
+
+
+def test_a_file_that_is_not_sound_is_not_archived(log, tmp_path, monkeypatch):
+    disable_triggers()
+    execute("""UPDATE task_audit_log SET event_data = jsonb_set(event_data, '{data,task,title}', '"x"') WHERE seq = %s""", END - 9)
+    with pytest.raises(CommandError, match=f"entry {END - 9}: the event is not the one that was recorded"):
+        command(log, tmp_path)
+    assert nothing_was_archived(tmp_path)
+
+
+def test_a_file_that_lacks_an_entry_or_its_end_is_not_archived(log, tmp_path, monkeypatch):
+    lines = list(bundle(Selection(until_seq=END)))
+    for cut in (lines[:-1], [*lines[:-2], lines[-1]], []):
+        monkeypatch.setattr(archive, "bundle", lambda selection, cut=cut: iter(cut))
+        with pytest.raises(CommandError, match=r"the file (does not hold entries|is not sound)"):
+            command(log, tmp_path)
+        assert nothing_was_archived(tmp_path)
+
+
+def test_another_key_or_none_archives_nothing(log, tmp_path, settings):
+    with pytest.raises(CommandError, match="no signature by a key of taskpulse/audit that you gave"):
+        call_command("archive_audit", str(tmp_path), "--key", str(Log().key.verifier))
+    settings.AUDIT_SIGNING_KEY = settings.AUDIT_PREVIOUS_SIGNING_KEY = None
+    with pytest.raises(CommandError, match="no verifier key"):
+        call_command("archive_audit", str(tmp_path))
+    assert nothing_was_archived(tmp_path)
+
+
+def test_a_file_that_is_there_is_left_alone(log, tmp_path):
+    (tmp_path / f"{PARTITION}.jsonl.gz").write_bytes(b"somebody's")
+    with pytest.raises(CommandError, match="is there already"):
+        command(log, tmp_path)
+    assert (tmp_path / f"{PARTITION}.jsonl.gz").read_bytes() == b"somebody's"
+    assert not Archive.objects.exists()
+
+
+def test_what_is_not_full_or_not_signed_for_or_the_last_stays(committed_db, tmp_path):
+    log = Log()
+    grow(3)
+    log.sign()
+    with pytest.raises(CommandError, match=f"{PARTITION}, ends with entry {END}, the log with 3"):
+        command(log, tmp_path)
+    LogHead.objects.create(origin="later", first_seq=END - 9)
+    grow(10)
+    with pytest.raises(CommandError, match=f"ends with entry {END}, the log with {END}"):
+        command(log, tmp_path)
+    grow(10)
+    with pytest.raises(CommandError, match="is not covered by the newest checkpoint yet"):
+        command(log, tmp_path)
+
+
+def test_it_waits_for_a_reader_in_turns_and_lets_others_pass(log, committed_db, tmp_path):
+    """Who reads the log keeps it from being detached; while it waits, nobody waits behind it for long."""
+    with psycopg.connect(committed_db) as reader:
+        reader.execute("SELECT count(*) FROM task_audit_log")
+        thread = threading.Thread(target=run_in_a_thread, args=[log, tmp_path])
+        thread.start()
+        with psycopg.connect(committed_db, autocommit=True) as other:
+            other.execute("SET lock_timeout = '2s'")
+            waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'task_audit_log'::regclass"
+            wait_until(lambda: other.execute(waits).fetchone(), 30, "it waits for the reader")
+            assert other.execute("SELECT count(*) FROM task_audit_log").fetchone() == (600,)
+            grow(1)
+        reader.commit()
+        thread.join(30)
+    assert Archive.objects.exists()
+    assert Entry.objects.count() == 301
+
+
+def run_in_a_thread(log, directory) -> None:
+    try:
+        command(log, directory)
+    finally:
+        connection.close()
+
+
+def test_nobody_erases_what_is_being_written(log, committed_db, tmp_path, monkeypatch):
+    """An erasure in between would leave in the file what it erased."""
+    seen = []
+
+    def erase(*arguments):
+        with psycopg.connect(committed_db) as session:
+            session.execute("SET lock_timeout = '50ms'")
+            try:
+                session.execute(f"UPDATE {PARTITION} SET actor_name = NULL")
+            except psycopg.Error as error:
+                seen.append(type(error))
+        return check(*arguments)
+
+    check = archive.check
+    monkeypatch.setattr(archive, "check", erase)
+    command(log, tmp_path)
+    assert seen == [psycopg.errors.LockNotAvailable]
