@@ -134,17 +134,19 @@ def test_what_is_wrong_is_named(auditor, query, said):
 
 
 def test_what_was_recorded_late_is_found_where_it_occurred(auditor, monkeypatch):
-    """A day's outage and a held event: the span's end in the log is not the end of what occurred in it."""
+    """A moment's delay, a day's outage and a held event: the span's end in the log is not the end of what occurred in it."""
     monkeypatch.setattr(search, "WINDOW", 3)
     day = 86_400
     write(*({"occurred": n, "recorded": day + n / 100} for n in range(5)), *({"occurred": day + n} for n in range(10)))
     write({"occurred": 3, "recorded": day * 2, "task": 1}, *({"occurred": 2 * day + n} for n in range(4)))
+    write({"occurred": 3 * day, "recorded": 3 * day + 50}, {"occurred": 3 * day + 60})
     for query, expected in (
         ({"since": at(0), "until": at(10)}, [16, 5, 4, 3, 2, 1]),
         ({"since": at(3), "until": at(day + 2)}, [16, 7, 6, 5, 4]),
         ({"since": at(3), "until": at(10), "task": TASKS[1]}, [16]),
         ({"until": at(4), "actor": "7,8"}, [16, 4, 3, 2, 1]),
         ({"since": at(0), "until": at(day), "actor": "9"}, []),
+        ({"since": at(3 * day), "until": at(3 * day + 5)}, [21]),
     ):
         for limit in (1, 2, 50):
             found, last = walk(auditor, {**query, "limit": limit})

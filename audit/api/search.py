@@ -142,14 +142,7 @@ class _Rows:
         parts, values = self._branches("e.*", self.others, self._range(end), limit)
         # What was recorded late is newer than the rest: it comes first, or last of all on the way back.
         if self.high is not None and not (self.at.backward and end is not None):
-            late = [
-                Part(_LATE, ()),
-                Part("e.seq > %s::bigint", (self.high,)),
-                *self._after_cursor(),
-                *self.others,
-                self._any_leading(),
-            ]
-            more, more_values = self._select("e.*", late, limit)
+            more, more_values = self._late(limit)
             parts, values = f"{parts} UNION ALL {more}", values + more_values
         with connection.cursor() as cursor:
             cursor.execute(
@@ -159,6 +152,14 @@ class _Rows:
             )
             return cursor.fetchall()
 
+    def _late(self, limit: int) -> tuple[str, list]:
+        """OFFSET 0, since PostgreSQL takes late entries for a third of all and would look for them along `seq`."""
+        late = [Part(_LATE, ()), *self.within]
+        source = f"(SELECT * FROM task_audit_log e WHERE {' AND '.join(part.sql for part in late)} OFFSET 0)"
+        beyond = [Part("e.seq > %s::bigint", (self.high,)), *self._after_cursor(), *self.others, self._any_leading()]
+        select, values = self._select("e.*", beyond, limit, source)
+        return select, [*(value for part in late for value in part.values), *values]
+
     def _branches(self, columns: str, conditions: list[Part], span: list[Part], limit: int) -> tuple[str, list]:
         selects, values = [], []
         for one in self.leading:
@@ -167,10 +168,10 @@ class _Rows:
             values += its_values
         return " UNION ALL ".join(selects), values
 
-    def _select(self, columns: str, conditions: list[Part], limit: int) -> tuple[str, list]:
+    def _select(self, columns: str, conditions: list[Part], limit: int, source: str = "task_audit_log") -> tuple[str, list]:
         where = " AND ".join(f"({part.sql})" for part in conditions)
         values = [value for part in conditions for value in part.values]
-        return f"(SELECT {columns} FROM task_audit_log e WHERE {where} {self._order('e')} LIMIT {limit})", values
+        return f"(SELECT {columns} FROM {source} e WHERE {where} {self._order('e')} LIMIT {limit})", values
 
     def _any_leading(self) -> Part:
         values = tuple(value for part in self.leading for value in part.values)
