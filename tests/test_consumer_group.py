@@ -137,6 +137,7 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(committed_db, broker, setti
     task_with_versions(2)
     publish(waiting())
     until(lambda: consumer.step(0.5) is not None and not waiting(), "recorded", 60)
+    assert consumer.partitions == {0, 1, 2, 3}, "what its readiness answers for"
     assert assert_log_is_whole() == 2
 
 

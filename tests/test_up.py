@@ -74,6 +74,14 @@ def test_relay_and_consumer_answer_probes_on_free_ports_of_their_own(up):
         assert found['taskpulse_embedded{part="kafka"}'] == (not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
 
 
+@pytest.mark.parametrize(("given", "ports"), [(None, ["0", "0"]), ("0", ["0", "0"]), ("9464", ["9464", "9465"])])
+def test_probes_of_relay_and_consumer_are_where_the_environment_wants_them(tmp_path, given, ports):
+    up = Up({"TASKPULSE_HOME": str(tmp_path), "BIND_ADDRESS": "127.0.0.2"} | ({"TASKPULSE_WORKER_PORT": given} if given else {}))
+    variables = [up._variables_of(name) for name in ("relay", "consumer")]
+    assert [one["TASKPULSE_WORKER_PORT"] for one in variables] == ports
+    assert {one["TASKPULSE_WORKER_ADDRESS"] for one in variables} == {"127.0.0.2"}
+
+
 def test_it_starts_from_nothing_and_says_what_is_embedded(up):
     with urllib.request.urlopen(f"http://127.0.0.1:{up.port}/healthz", timeout=5) as answer:
         assert answer.status == 200

@@ -19,6 +19,7 @@ from taskpulse.worker_server import WorkerServer
 from tasks import outbox_figures
 from tests.recording import task_with_versions
 from tests.relaying import hold
+from tests.running_up import wait_until
 
 
 class AtFault:
@@ -81,22 +82,29 @@ def test_what_is_no_get_or_no_page_is_refused(served):
     assert ask(server, "/healthz", "POST")[0] == 501
 
 
-def test_silent_connections_do_not_pile_up_and_a_free_place_answers(served, monkeypatch):
+def test_silent_connections_do_not_pile_up_and_a_free_place_answers(served):
     *_, server = served
     silent = [socket.create_connection(server.server_address[:2]) for _ in range(worker_server.MOST)]
-    with pytest.raises((ConnectionError, http.client.HTTPException)):
-        while True:  # until the last of them has its thread
-            ask(server, "/healthz")
-    silent.pop().close()
-    end = time.monotonic() + 10
-    while True:
+
+    def is_answered() -> bool:
         try:
-            assert ask(server, "/healthz")[0] == 200
-            break
+            return ask(server, "/healthz")[0] == 200
         except (ConnectionError, http.client.HTTPException):
-            assert time.monotonic() < end
+            return False
+
+    wait_until(lambda: not is_answered(), worker_server.SILENCE, "one more is refused")
+    silent.pop().close()
+    wait_until(is_answered, worker_server.SILENCE, "there is room again")
     for one in silent:
         one.close()
+
+
+def test_a_silent_connection_is_closed_after_a_while(served, monkeypatch):
+    *_, server = served
+    monkeypatch.setattr(worker_server._Request, "timeout", 0.2)
+    with socket.create_connection(server.server_address[:2], timeout=10) as silent:
+        silent.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert silent.recv(1000) == b""
 
 
 # Progress
@@ -172,6 +180,22 @@ def test_a_look_without_an_answer_takes_no_longer_than_the_patience(monkeypatch)
     assert look.look(0.05).value is True
     monkeypatch.setattr(OnDemand, "KEPT", -1.0)
     assert isinstance(look.look(0.05).error, TimeoutError)
+    proceed.set()
+
+
+def test_what_was_wrong_last_is_said_while_the_next_look_hangs(monkeypatch):
+    proceed, looked = threading.Event(), []
+
+    def read():
+        looked.append(1)
+        if len(looked) == 1:
+            raise OSError("connection refused")
+        proceed.wait(30)
+
+    monkeypatch.setattr(OnDemand, "FRESH", -1.0)
+    monkeypatch.setattr(OnDemand, "KEPT", -1.0)
+    look = OnDemand("test", read)
+    assert [str(look.look(patience).error) for patience in (10, 0.05)] == ["connection refused"] * 2
     proceed.set()
 
 
