@@ -19,6 +19,7 @@ from django.db import connection
 
 from taskpulse import kafka
 from taskpulse.observation import Observation, Observer
+from tasks.horizon import LIVE, Horizon
 from tasks.outage import Outage
 
 logger = logging.getLogger("taskpulse.relay")
@@ -82,21 +83,26 @@ class Barrier:
 
 # Whether anything waits long enough to ask, with the database's clock, which also made published_at. `id` bounds the
 # look: what this relay published lies at or below its highest id, however long the backlog above is.
-_WAITING = """
+_WAITING = f"""
     SELECT clock_timestamp(), EXISTS (
-      SELECT FROM tasks_outbox
-      WHERE id <= %s AND published_at < clock_timestamp() - make_interval(secs => %s) AND held_at IS NULL)
-"""
+      SELECT FROM {LIVE}
+      WHERE id <= %(highest)s AND published_at < clock_timestamp() - make_interval(secs => %(age)s) AND held_at IS NULL)
+"""  # noqa: S608 (only constants)
 # SKIP LOCKED: a row that the recorder is removing at this moment is not lost, and waiting for it could deadlock.
-_REPUBLISH = """
-    WITH lost AS (
-      SELECT id FROM tasks_outbox
-      WHERE id <= %s AND held_at IS NULL AND published_at IS NOT NULL
-        AND published_at < %s - make_interval(
-          secs => CASE WHEN attempts <= 1 THEN 0 ELSE least(2 ^ least(attempts - 2, 30), %s) END)
-      FOR UPDATE SKIP LOCKED)
-    UPDATE tasks_outbox o SET published_at = NULL FROM lost WHERE o.id = lost.id
+_LOST = """
+    id <= %(highest)s AND held_at IS NULL AND published_at IS NOT NULL
+    AND published_at < %(before)s - make_interval(
+      secs => CASE WHEN attempts <= 1 THEN 0 ELSE least(2 ^ least(attempts - 2, 30), %(longest)s) END)
+    FOR UPDATE SKIP LOCKED
 """
+_REPUBLISH = f"""
+    WITH lost AS (
+      SELECT id FROM tasks_outbox WHERE id > %(above)s AND {_LOST}
+    ), straggling AS (
+      SELECT id FROM tasks_outbox WHERE id = ANY (%(stragglers)s::bigint[]) AND {_LOST}
+    )
+    UPDATE tasks_outbox o SET published_at = NULL FROM (TABLE lost UNION ALL TABLE straggling) l WHERE o.id = l.id
+"""  # noqa: S608 (only constants)
 
 
 class LossDetector:
@@ -105,8 +111,9 @@ class LossDetector:
     `step()` never waits for the broker; it raises django.db's errors.
     """
 
-    def __init__(self, topic: str, group: str | None = None):
+    def __init__(self, topic: str, group: str | None = None, horizon: Horizon | None = None):
         self._topic = topic
+        self._horizon = horizon or Horizon()
         self._observer = Observer(topic, group or settings.KAFKA_AUDIT_GROUP)
         self._barrier = Barrier()
         self._thread = ThreadPoolExecutor(1, "loss-detection")
@@ -137,7 +144,7 @@ class LossDetector:
             return
         self._next = time.monotonic() + INTERVAL
         with connection.cursor() as cursor:
-            cursor.execute(_WAITING, [highest, INTERVAL])
+            cursor.execute(_WAITING, self._horizon.parameters() | {"highest": highest, "age": INTERVAL})
             moment, waiting = cursor.fetchone()
         if waiting:
             # T is read before the watermarks, and the commits before the rows.
@@ -156,7 +163,8 @@ class LossDetector:
 
     def _republish(self, highest: int, before: datetime) -> int:
         with connection.cursor() as cursor:
-            cursor.execute(_REPUBLISH, [highest, before, LONGEST_REST])
+            parameters = {"highest": highest, "before": before, "longest": LONGEST_REST}
+            cursor.execute(_REPUBLISH, self._horizon.parameters() | parameters)
             count = cursor.rowcount
         if count:
             logger.warning("%d published events are neither recorded nor on their way: sending them again", count)

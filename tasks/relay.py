@@ -18,6 +18,7 @@ from taskpulse.worker import Stop
 from tasks.active_lock import ActiveLock
 from tasks.barrier import LossDetector
 from tasks.delivery import BrokerUnavailable, Delivery, Report, Row
+from tasks.horizon import Horizon
 from tasks.outage import Outage
 from tasks.relay_queue import IDLE_SHARE, Queue, Window
 
@@ -52,7 +53,8 @@ class Relay:
         self._stop = stop or Stop()
         self._lock = ActiveLock(f"relay {settings.KAFKA_TOPIC}")
         self._delivery = Delivery(settings.KAFKA_TOPIC, self._may_go_on)
-        self._queue = Queue()
+        self._horizon = Horizon()
+        self._queue = Queue(self._horizon)
         self._losses: LossDetector | None = None
         self._window: Window | None = None
         self._broker_outage, self._database_outage = Outage(_PUBLISHING), Outage("the relay's database")
@@ -108,8 +110,11 @@ class Relay:
             self._step_down()
         if not self._lock.acquire():
             return False
+        # Anew: another server may have taken over, whose ids went back.
+        self._horizon = Horizon()
+        self._queue = Queue(self._horizon)
         self._window = Window(self._queue, settings.RELAY_WINDOW, settings.RELAY_BATCH)
-        self._losses = LossDetector(settings.KAFKA_TOPIC)
+        self._losses = LossDetector(settings.KAFKA_TOPIC, horizon=self._horizon)
         RELAY_ACTIVE.set(1)
         logger.info("this relay is the active one")
         return True
@@ -139,6 +144,7 @@ class Relay:
         return self._lock.held()
 
     def _look_for_losses(self) -> bool:
+        self._horizon.advance(self._window.highest)
         count = self._losses.step(self._window.highest)
         REPUBLISHED.inc(count)
         return count > 0

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from django.db import connection
 
 from tasks.delivery import Row
+from tasks.horizon import LIVE, Horizon
 
 # A batch holds no more payload than this, so that its memory is bounded (one event is under 900 KB).
 BATCH_BYTES = 4_000_000
@@ -20,15 +21,16 @@ IDLE_SHARE = 10
 # (the backstop writes its events at commit), so earlier versions that wait are taken too and go first: a row's turn is
 # the least id among itself and its later versions. The first rows by turn are a batch in which no version is skipped.
 # (coalesce() keeps the planner to the index by subject: with old statistics it takes the partial index for empty.)
-_SELECT = """
+# Where `oldest` is all that is due there is none further back to look for: a look at the dead versions of a busy subject.
+_SELECT = f"""
     WITH held AS MATERIALIZED (
       SELECT subject_type, subject_id, min(version) AS version FROM tasks_outbox WHERE held_at IS NOT NULL GROUP BY 1, 2
     ), oldest AS MATERIALIZED (
-      SELECT id, subject_type, subject_id, version FROM tasks_outbox o
+      SELECT id, subject_type, subject_id, version FROM {LIVE}
       WHERE published_at IS NULL AND held_at IS NULL AND id <> ALL (%(except)s::bigint[])
         AND (((subject_type, subject_id) IN (SELECT subject_type, subject_id FROM held)) IS NOT TRUE
              OR (version > (SELECT h.version FROM held h
-                            WHERE h.subject_type = o.subject_type AND h.subject_id = o.subject_id)) IS NOT TRUE)
+                            WHERE h.subject_type = live.subject_type AND h.subject_id = live.subject_id)) IS NOT TRUE)
       ORDER BY id LIMIT %(rows)s
     ), wanted AS (
       SELECT * FROM oldest
@@ -41,6 +43,7 @@ _SELECT = """
           AND coalesce(published_at, held_at) IS NULL AND id <> ALL (%(except)s::bigint[])
         ORDER BY version LIMIT %(rows)s
       ) e
+      WHERE (SELECT count(*) FROM oldest) = %(rows)s
     ), batch AS MATERIALIZED (
       SELECT id, CASE WHEN version IS NULL THEN id
                  ELSE min(id) OVER (PARTITION BY subject_type, subject_id, version IS NULL ORDER BY version DESC) END AS turn
@@ -52,7 +55,7 @@ _SELECT = """
     )
     SELECT id, subject_type, subject_id, version, task_id, payload, attempts FROM measured
     WHERE bytes <= %(bytes)s OR place = 1 AND %(alone)s::boolean ORDER BY place
-"""
+"""  # noqa: S608 (only constants)
 # A row that the recorder is removing at this moment (its message can be faster than its mark) is skipped, for waiting
 # while holding other rows could deadlock with it. What is still there and unmarked comes back, to be marked next time.
 # What the recorder sent back or held meanwhile (another number of attempts, a hold) is not marked: it is to go out again.
@@ -73,10 +76,10 @@ _MARK = f"""
 """  # noqa: S608 (only constants)
 _HIGHEST = "SELECT coalesce(max(id), 0) FROM tasks_outbox WHERE published_at IS NOT NULL"
 # What is published and neither recorded nor held; at most the window, and no look at the backlog above the highest.
-_ON_THE_WAY = """
-    SELECT count(*), coalesce(sum(octet_length(payload) + %s), 0)::bigint FROM (
-      SELECT payload FROM tasks_outbox WHERE id <= %s AND published_at IS NOT NULL AND held_at IS NULL LIMIT %s) w
-"""
+_ON_THE_WAY = f"""
+    SELECT count(*), coalesce(sum(octet_length(payload) + %(overhead)s), 0)::bigint FROM (
+      SELECT payload FROM {LIVE} WHERE id <= %(highest)s AND published_at IS NOT NULL AND held_at IS NULL LIMIT %(limit)s) w
+"""  # noqa: S608 (only constants)
 _COUNT_HELD = "SELECT count(*) FROM (SELECT FROM tasks_outbox WHERE held_at IS NOT NULL LIMIT %s) h"
 _HOLD = """
     UPDATE tasks_outbox SET held_at = clock_timestamp(), held_reason = %s, attempts = attempts + 1
@@ -87,13 +90,14 @@ _HOLD = """
 class Queue:
     """Raises django.db's errors."""
 
-    def __init__(self):
+    def __init__(self, horizon: Horizon | None = None):
         self._session = None
+        self._horizon = horizon or Horizon()
 
     def due(self, rows: int, room_bytes: int, but: Iterable[int]) -> list[Row]:
         """The next rows in the order in which they are to go out: at most `rows` and what `room_bytes` and BATCH_BYTES
         allow, without those of the ids `but`."""
-        parameters = {
+        parameters = self._horizon.parameters() | {
             "except": _array(but),
             "rows": rows,
             "bytes": min(room_bytes, BATCH_BYTES),
@@ -113,7 +117,8 @@ class Queue:
 
     def on_the_way(self, highest: int, limit: int) -> tuple[int, int]:
         """How many rows up to the id `highest` are published and not recorded, counted up to `limit`, and their bytes."""
-        ((rows, size),) = self._execute(_ON_THE_WAY, [MESSAGE_OVERHEAD, highest, limit])
+        parameters = self._horizon.parameters() | {"overhead": MESSAGE_OVERHEAD, "highest": highest, "limit": limit}
+        ((rows, size),) = self._execute(_ON_THE_WAY, parameters)
         return rows, size
 
     def held(self, limit: int) -> int:
@@ -127,8 +132,9 @@ class Queue:
     def _execute(self, statement: str, parameters) -> list[tuple]:
         with connection.cursor() as cursor:
             if connection.connection is not self._session:
-                # The table is now empty, now full: a plan kept from the one would be ruinous in the other.
-                cursor.execute("SET plan_cache_mode = force_custom_plan")
+                # The table is now empty, now full: a plan kept from the one would be ruinous in the other. And it may be full of
+                # what is dead, which statistics say nothing of: each look has an index that leads past that.
+                cursor.execute("SET plan_cache_mode = force_custom_plan; SET enable_seqscan = off")
                 self._session = connection.connection
             cursor.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from taskpulse import kafka
-from tasks import events, relay_queue
+from tasks import events, horizon, relay_queue
 from tasks.models import OutboxEvent, Task
 from tests.relaying import add, drain, hold, on_topic, unpublished, until, versions
 
@@ -39,7 +39,7 @@ def test_the_key_is_the_task_else_the_subject(start_relay, topic):
 
 
 def test_a_step_costs_a_few_statements_whatever_the_batch(start_relay):
-    """The look for losses (once a second), the count for the window, the selection, the marks."""
+    """The looks for losses and for the horizon (once a second), the count for the window, the selection, the marks."""
     one = start_relay()
     one.step()
     counts = []
@@ -48,7 +48,7 @@ def test_a_step_costs_a_few_statements_whatever_the_batch(start_relay):
         with CaptureQueriesContext(connection) as queries:
             assert one.step()
         counts.append(len(queries))
-    assert max(counts) <= 4
+    assert max(counts) <= 6
 
 
 # Order
@@ -175,3 +175,17 @@ def test_marking_reads_the_rows_it_marks_and_not_the_outbox(start_relay):
     assert "Seq Scan" not in plan
     assert start_relay()._queue.mark(dict.fromkeys(ids, 0)) == set()
     assert OutboxEvent.objects.filter(published_at=None).count() == 49_000
+
+
+def test_it_looks_back_no_further_than_what_lives(start_relay, monkeypatch):
+    monkeypatch.setattr(horizon, "INTERVAL", 0.0)
+    ids = add(("a", 1), ("b", 1))
+    one = start_relay()
+    drain(one)
+    OutboxEvent.objects.all().delete()
+    (last,) = add(("c", 1))
+    one.step()
+    one.step()
+    assert one._horizon.above >= ids[-1]
+    assert one._queue._horizon is one._horizon is one._losses._horizon
+    assert OutboxEvent.objects.get(pk=last).published_at

@@ -48,6 +48,8 @@ class EmbeddedPostgres:
             # Statements and failing rows hold what people wrote, which belongs in no log.
             "log_min_error_statement": "panic",
             "log_error_verbosity": "terse",
+            # The outbox is vacuumed by the number of its dead rows, which this lets grow for a minute otherwise.
+            "autovacuum_naptime": "10s",
             **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
             **(options or {}),
         }
