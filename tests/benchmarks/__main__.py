@@ -1,6 +1,6 @@
 """`make bench`: runs all, prints a table, writes bench.json at the root of the repository.
 
-    python -m tests.benchmarks [--quick] [--only ingest api latency]
+    python -m tests.benchmarks [--quick] [--only verify ingest api latency]
 
 DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name servers to use instead of the embedded ones; tables and topics are the
 benchmark's own.
@@ -16,11 +16,11 @@ from pathlib import Path
 from tests.benchmarks import database, machine
 
 RESULT = Path(__file__).resolve().parent.parent.parent / "bench.json"
-PARTS = ("ingest", "api", "latency")
-# What the figures are held against: ratios at least, milliseconds and megabytes at most.
+PARTS = ("verify", "ingest", "api", "latency")
+# What the figures are held against: ratios and entries a second at least, milliseconds and megabytes at most.
 WANTED = {
     "ingest_vs_copy": 0.5, "ingest_vs_naive": 15, "create_vs_fastapi": 1.5, "update_vs_fastapi": 1.5, "list_vs_fastapi": 1.2,
-    "get_vs_fastapi": 1.2,
+    "get_vs_fastapi": 1.2, "leaf_and_tree_a_second": 200_000, "recomputed_a_second": 30_000,
 }  # fmt: skip
 
 
@@ -42,9 +42,15 @@ def main() -> None:
 
 
 def measure(url: str, parts, quick: bool) -> dict:
-    from tests.benchmarks import api, ingest, latency
+    from tests.benchmarks import api, ingest, latency, verification
 
     found: dict = {"ratios": {}, "quick": quick}
+    if "verify" in parts:
+        # First: the others fill the log with entries of tasks that are not there.
+        progress("verification")
+        found["verify"] = verification.run(4_000 if quick else 100_000)
+        found["ratios"] |= {name: rate for name, rate in found["verify"].items() if name in WANTED}
+        verification.clear()
     if "ingest" in parts:
         progress("audit ingest")
         found["ingest"] = ingest.run(rounds=5 if quick else 30, events_a_round=4_000, naive_a_round=400)
@@ -68,6 +74,11 @@ def progress(part: str) -> None:
 def print_table(found: dict) -> None:
     facts = found["machine"]
     print(f"\n{facts['cores']} cores {facts['processor']}, PostgreSQL {facts['postgresql_version']} ({facts['postgresql']})")
+    if "verify" in found:
+        verify = found["verify"]
+        times = f"{verify['seconds']} s, {verify['cpu_seconds']} s of CPU"
+        print(f"\nverification of {verify['entries']:,} entries by one process: {times}")
+        print("  peak memory: " + ", ".join(f"{mb} MB at {size:,} entries" for size, mb in verify["peak_mb"].items()))
     if "ingest" in found:
         ingest = found["ingest"]
         rates = ", ".join(f"{name} {rate:,}" for name, rate in ingest["events_a_second"].items())
