@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -32,8 +33,8 @@ class Stack:
         self._next_image = f"{project}:next"
         self._directory = tempfile.TemporaryDirectory(prefix="compose-test-")
         self._settings = Path(self._directory.name) / "env"
-        names = [line.partition("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if line.endswith("=")]
-        self.secrets = [name for name in names if name not in ("CSRF_TRUSTED_ORIGINS", "TASKPULSE_TRUSTED_PROXIES")]
+        # What the file requires, and nothing that may be empty.
+        self.secrets = list(dict.fromkeys(re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text())))
         made = dict.fromkeys(self.secrets) | {"AUDIT_SIGNING_KEY": SigningKey.generate(AUDIT_LOG).secret()}
         lines = [f"{name}={value or secrets.token_urlsafe(48)}" for name, value in made.items()]
         self._settings.write_text("\n".join([*lines, f"PUBLISHED_PORT={self.port}", f"TASKPULSE_IMAGE={os.environ['IMAGE']}", ""]))
