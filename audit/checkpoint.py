@@ -5,12 +5,24 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from audit.merkle import HASH_SIZE
-from audit.signed_note import PLAIN, MalformedKey, MalformedNote, Note, Signature, Unverified, VerifierKey, decode_base64
+from audit.signed_note import (
+    PLAIN,
+    MalformedKey,
+    MalformedNote,
+    Note,
+    Signature,
+    SigningKey,
+    Unverified,
+    VerifierKey,
+    decode_base64,
+)
 
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 MOST_LEAVES = 2**63 - 1
+Key = TypeVar("Key", SigningKey, VerifierKey)
 # The extension line by which the last checkpoint under a key names the next key.
 NEXT_KEY = "next-key "
 
@@ -54,15 +66,24 @@ class Checkpoint:
         return cls(origin, int(size), digest, tuple(extensions))
 
 
+def key_for(key: Key, origin: str) -> Key | None:
+    """The key of the log `origin`: `key` itself, or for a successor of its log the same secret under the successor's name,
+    since a log's key bears its name. None if `key` is another log's."""
+    if key.name == origin:
+        return key
+    return key.named(origin) if origin.startswith(f"{key.name}/") else None
+
+
 def open_checkpoint(raw: bytes, keys: Iterable[VerifierKey]) -> tuple[Checkpoint, tuple[Signature, ...]]:
-    """The checkpoint of a note that one of `keys` signed as the log, and its signatures by `keys` (witnesses' too).
+    """The checkpoint of a note that one of `keys` signed as the log, and its signatures by `keys` (witnesses' too). A log's
+    key counts for the logs that succeeded to it.
 
     Raises MalformedNote, or Unverified: also where only witnesses signed, or a key of another name than the origin.
     """
-    keys = list(keys)
     note = Note.parse(raw)
-    signatures = note.verified(keys)
     checkpoint = Checkpoint.parse(note.text)
+    keys = [key_for(key, checkpoint.origin) or key if key.algorithm == PLAIN else key for key in keys]
+    signatures = note.verified(keys)
     of_log = {(key.name, key.key_id) for key in keys if key.algorithm == PLAIN and key.name == checkpoint.origin}
     if not any((signature.name, signature.key_id) in of_log for signature in signatures):
         raise Unverified("no signature by a known key of the log that the checkpoint names")

@@ -15,9 +15,9 @@ from django.conf import settings
 from django.db import IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
 
 from audit import checkpoint_store, successor
-from audit.checkpoint import NEXT_KEY, Checkpoint, open_checkpoint
+from audit.checkpoint import NEXT_KEY, Checkpoint, key_for, open_checkpoint
 from audit.checkpoint_topic import CheckpointTopic
-from audit.signed_note import MalformedNote, Note, SigningKey, Unverified, VerifierKey
+from audit.signed_note import MalformedNote, Note, SigningKey, Unverified
 from audit.tile_store import MissingTile
 from audit.tile_writer import Head, Tampered, TileWriter, read_head
 from taskpulse import metrics
@@ -54,6 +54,7 @@ class Checkpointer:
         self.pause = 0.0
         self._given = [given for given in (key, previous) if given is not None]
         self._key, self._previous = key, previous
+        self._keys = [given.verifier for given in self._given]
         # Log and size of the newest checkpoint, for the cosigners in their threads; None while this process does not sign.
         self.newest: tuple[int, int] | None = None
         self._lock = ActiveLock(LOCK)
@@ -143,7 +144,7 @@ class Checkpointer:
         if stored is not None:
             self._last = self._own(stored.note, stored.size)
             self._to_contain.append((self._last, "the newest checkpoint that is stored"))
-        outside = self._topic.newest(head.origin, self._known_as(head.origin))
+        outside = self._topic.newest(head.origin, self._keys)
         self._broker_outage.over()
         if stored is None and outside is None:
             self._check_succession(head)
@@ -161,19 +162,16 @@ class Checkpointer:
         self.newest = self._last and (head.log, self._last.size)
 
     def _use_keys_of(self, head: Head) -> None:
-        key, *previous = (successor.key_for(given, head.origin) for given in self._given)
+        key, *previous = (key_for(given, head.origin) for given in self._given)
         if key is None:
             name = self._given[0].name
             raise Refused("key", f"the signing key (AUDIT_SIGNING_KEY) is of {name!r}, the log is {head.origin!r}")
         self._key, self._previous = key, previous[0] if previous else None
 
-    def _known_as(self, origin: str) -> list[VerifierKey]:
-        return [key.verifier for given in self._given if (key := successor.key_for(given, origin)) is not None]
-
     def _check_succession(self, head: Head) -> None:
         """The first checkpoint of a successor is not signed unless its first entry tells what was promised before."""
         before = successor.predecessor(head)
-        if before is not None and (doubt := successor.doubt(head, self._topic.newest(before, self._known_as(before)))):
+        if before is not None and (doubt := successor.doubt(head, self._topic.newest(before, self._keys))):
             raise Refused("fork", doubt)
 
     def _own(self, note: bytes, size: int) -> Checkpoint:

@@ -9,7 +9,6 @@ the database, so that the loss is on record, signed, and can be counted. (DESIGN
 import base64
 import hashlib
 from dataclasses import dataclass
-from typing import TypeVar
 
 from confluent_kafka import Message
 from django.db import connection, transaction
@@ -17,16 +16,12 @@ from django.db import connection, transaction
 from audit import ledger, reconcile
 from audit.checkpoint import Checkpoint
 from audit.models import Entry, LogHead
-from audit.signed_note import SigningKey, VerifierKey
 from audit.tile_writer import Head, TileWriter, read_head
 from tasks import context, events
 
 KIND, ACTION = "audit.log", "opened"
 # The first entry came by no topic; its leaf record says so (docs/leaf-record.md).
 NO_TOPIC = ""
-
-
-Key = TypeVar("Key", SigningKey, VerifierKey)
 
 
 class CannotOpen(Exception):
@@ -41,14 +36,6 @@ class _Opening:
     row: reconcile.Matched
     message: Message
     digest: bytes
-
-
-def key_for(key: Key, origin: str) -> Key | None:
-    """The key of the log `origin`: `key` itself, or for a successor of its log the same secret under the successor's name,
-    since a log's key bears its name. None if `key` is another log's."""
-    if key.name == origin:
-        return key
-    return key.named(origin) if origin.startswith(f"{key.name}/") else None
 
 
 def open_successor(origin: str | None, promised: Checkpoint | None) -> Head:

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from audit import checkpoint_store, successor
-from audit.checkpoint import open_checkpoint
+from audit.checkpoint import key_for, open_checkpoint
 from audit.checkpoint_topic import CheckpointTopic
 from audit.models import Entry, LogHead
 from audit.signed_note import SigningKey
@@ -93,6 +93,10 @@ def test_the_successor_names_what_was_promised_and_is_signed(restored):
     grow_log(1)
     restored().step()  # the next process
     assert checkpoint_store.latest(6).size == 5
+    # Whoever knows the first log's key knows the successor's checkpoints.
+    found = [checkpoint for checkpoint, _ in CheckpointTopic().all([KEY.verifier])]
+    assert [(checkpoint.origin, checkpoint.size) for checkpoint in found] == [(ORIGIN, 5), (ORIGIN, 9), (SECOND, 4), (SECOND, 5)]
+    assert list(CheckpointTopic().all([OTHER.verifier])) == []
 
 
 def test_both_logs_are_served(restored):
@@ -227,10 +231,10 @@ def _somebody_waits() -> bool:
 
 
 def test_the_key_of_a_successor_is_the_same_secret_under_its_name():
-    assert successor.key_for(KEY, ORIGIN) is KEY
-    named = successor.key_for(KEY, SECOND)
-    assert named.verifier == successor.key_for(KEY.verifier, SECOND)
+    assert key_for(KEY, ORIGIN) is KEY
+    named = key_for(KEY, SECOND)
+    assert named.verifier == key_for(KEY.verifier, SECOND)
     assert named.verifier.public == KEY.verifier.public
     assert named.verifier.key_id != KEY.verifier.key_id
     for origin in ("taskpulse/audit6", "taskpulse", "x/taskpulse/audit/6"):
-        assert successor.key_for(KEY, origin) is None
+        assert key_for(KEY, origin) is None

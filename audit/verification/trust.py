@@ -6,7 +6,6 @@ from django.db import connection
 
 from audit.checkpoint import NEXT_KEY, open_checkpoint
 from audit.signed_note import MalformedNote, Unverified, VerifierKey
-from audit.successor import key_for
 from audit.verification.reading import read_only
 from audit.verification.report import Report
 
@@ -37,13 +36,6 @@ def with_successors(keys: Iterable[VerifierKey], logs: list[int]) -> list[Verifi
                 continue
             known += [key for key in checkpoint.successors() if key not in known]
     return known
-
-
-def under_names_of(keys: Iterable[VerifierKey], origins: list[str]) -> list[VerifierKey]:
-    """`keys`, and what they are called in the logs that succeeded to theirs."""
-    known = list(keys)
-    named = [key_for(key, origin) for key in known for origin in origins]
-    return known + [key for key in named if key is not None and key not in known]
 
 
 def describe(report: Report, heads: list, keys: list[VerifierKey], options) -> None:

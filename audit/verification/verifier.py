@@ -76,7 +76,6 @@ class Verifier:
         """Raises CannotCheck, and the database's faults."""
         began, report = time.monotonic(), self.report
         heads = self._heads()
-        self._keys = trust.under_names_of(self._keys, [head.origin for head in heads])
         self._archives = archived.read()
         report.add(*archived.check(self._archives, heads[0].log, heads[-1].last))
         self._keys = trust.with_successors(self._keys, [head.log for head in heads])

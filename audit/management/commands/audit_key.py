@@ -6,8 +6,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from audit import key_file
+from audit.checkpoint import key_for
 from audit.signed_note import MalformedKey
-from audit.successor import key_for
 from taskpulse.installation import SIGNING_KEY
 
 

@@ -6,11 +6,11 @@ from confluent_kafka import KafkaException
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
-from audit.checkpoint import Checkpoint
+from audit.checkpoint import Checkpoint, key_for
 from audit.checkpoint_topic import CheckpointTopic
 from audit.checkpointer import LOCK
 from audit.management.commands.verify_audit import keys_at_hand, open_held
-from audit.successor import CannotOpen, key_for, open_successor
+from audit.successor import CannotOpen, open_successor
 from audit.tile_store import MissingTile
 from audit.tile_writer import Head, Tampered, read_head
 from audit.verification.report import CannotCheck
