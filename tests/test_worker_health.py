@@ -224,7 +224,7 @@ def test_figures_of_the_outbox_are_exact_while_it_is_small(db):
     assert outbox_figures.read().held == 1
 
 
-def test_a_large_outbox_is_estimated(db, monkeypatch):
+def test_a_large_outbox_is_estimated(committed_db, monkeypatch):
     monkeypatch.setattr(outbox_figures, "COUNTED", 50)
     fill = (
         "INSERT INTO tasks_outbox (event_id, subject_type, subject_id, version, payload) "
