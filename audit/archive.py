@@ -19,11 +19,11 @@ from pathlib import Path
 from django.db import OperationalError, connection, transaction
 from psycopg import sql
 
+from audit.checkpoint import key_for
 from audit.export import Selection, bundle
 from audit.models import Archive, LogHead
 from audit.signed_note import VerifierKey
 from audit.tiles import WIDTH
-from audit.verification import trust
 from taskpulse.worker import Backoff
 
 # lock_not_available (PostgreSQL documentation, appendix A).
@@ -134,8 +134,9 @@ def _sync(directory: Path) -> None:
 def check(path: Path, span: Span, keys: Iterable[VerifierKey]) -> bytes:
     """Reads the file as an auditor would, with the program that auditors have. Returns its SHA-256; raises CannotArchive."""
     offline = _offline()
-    keys = trust.under_names_of(keys, list(LogHead.objects.values_list("origin", flat=True)))
-    read = offline.Bundle(offline.Keys([offline.Key.parse(str(key)) for key in keys], []), [])
+    origins = LogHead.objects.values_list("origin", flat=True)
+    known = {str(key_for(key, origin) or key) for key in keys for origin in origins}
+    read = offline.Bundle(offline.Keys([offline.Key.parse(key) for key in sorted(known)], []), [])
     try:
         with gzip.open(path) as lines:
             read.read(lines)
