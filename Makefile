@@ -7,8 +7,7 @@ export PYTHONWARNINGS ?= ignore
 # For commands that read the settings and neither database nor sessions.
 UNUSED_SETTINGS := TASKPULSE_MODE=local SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
-.PHONY: run test test-kafka test-load kafka-away chaos bench bench-outbox lint settings-table requirements sbom audit-packages licences image image-test compose-test
-.PHONY: run test test-kafka test-load kafka-away chaos bench bench-reading lint settings-table requirements sbom audit-packages licences image image-test compose-test
+.PHONY: run test test-kafka test-load kafka-away tamper-test chaos bench bench-outbox bench-reading lint settings-table requirements sbom audit-packages licences image image-test compose-test
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -44,6 +43,7 @@ bench: $(VENV)/.bench
 # A million changes twice, the second time beside an open snapshot: size, dead rows, the relay's poll. Some 10 minutes.
 bench-outbox: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.outbox $(ARGS)
+
 bench-reading: $(VENV)/.bench
 	$(BIN)/python -m tests.benchmarks.reading $(ARGS)
 
