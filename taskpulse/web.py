@@ -59,7 +59,8 @@ class LingeringWorker(ConnectionKeeper):
                 kept = super().handle(conn)
             finally:
                 del self._under_way[thread]
-            self._seconds += (time.monotonic() - began - self._seconds) * _WEIGHT
+            # A long one (an export, a wait for the log) is rare and says nothing of the next: it counts as much as a wait may.
+            self._seconds += (min(time.monotonic() - began, self._longest_wait) - self._seconds) * _WEIGHT
             if kept is not True or not self.alive or not self.tpool._work_queue.empty():
                 return kept
             readable = select.poll()

@@ -95,3 +95,18 @@ def test_a_statement_that_takes_too_long_is_a_problem_and_changes_nothing(slow_c
         assert "took too long" in json.loads(body)["detail"]
         status, _, body = web.call("GET", "/api/tasks", headers=member)
         assert (status, body) == (200, b"[]")
+
+
+def test_a_few_long_requests_are_no_overload(slow_creation, tmp_path):
+    """Who waits for the audit log holds a thread for a second, who exports it for longer: what comes after is served."""
+    program = api("admin")
+    key = program.create()["id"]
+    create = request("POST", "/api/tasks", program.headers, {"title": "one of a few"})
+    with web_role(tmp_path, WEB_CONCURRENCY="1", TASKPULSE_WEB_QUEUE_MS="300") as web:
+        for _ in range(6):  # no relay and no consumer: each waits as long as it may
+            began = time.monotonic()
+            status, headers, _ = web.call("GET", f"/api/tasks/{key}/audited", headers={**program.headers, "Prefer": "wait=1"})
+            assert (status, time.monotonic() - began > 0.9) == (200, True)
+        # Three turns of eight threads, 50 ms each.
+        answers = [one_answer(connection)[0] for connection in [web.connect(create) for _ in range(24)]]
+        assert answers == [201] * 24
