@@ -43,6 +43,6 @@ def warn_once() -> None:
 
 
 def _look(connection, **_) -> None:
-    connection_created.disconnect(dispatch_uid=NUMBER)
-    if wrong := excess(connection):
+    # Threads connect at the same time: only for one of them there is something to disconnect.
+    if connection_created.disconnect(dispatch_uid=NUMBER) and (wrong := excess(connection)):
         logger.warning("%s: %s", NUMBER, wrong)

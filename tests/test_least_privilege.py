@@ -48,6 +48,15 @@ def test_a_process_is_warned_once(owned, kind, count, caplog):
     assert [record.message.startswith(least_privilege.NUMBER) for record in caplog.records] == [True] * count
 
 
+def test_threads_that_connect_together_warn_once(owned, caplog):
+    with owned.django_as(OWNER), caplog.at_level(logging.WARNING):
+        connection.ensure_connection()
+        least_privilege.warn_once()
+        for _ in range(2):  # each was told of its connection before the other had looked
+            least_privilege._look(connection)
+    assert len(caplog.records) == 1
+
+
 def test_the_web_role_says_so_in_its_log(owned, tmp_path):
     role = WebRole(tmp_path, WEB_CONCURRENCY="1", DATABASE_URL=owned.url(OWNER)).start()
     try:
