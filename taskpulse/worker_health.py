@@ -68,9 +68,6 @@ class WorkerHealth:
         if figures is not None and self._worker.role == "relay":
             checks["outbox"] = _growing(figures)
         checks[self._worker.role] = self._worker.stuck() or self._busy() or self._no_progress(observation)
-        for name, trouble in self._worker.troubles().items():
-            # Of PostgreSQL the look says it without its address and role, of Kafka the client knows more.
-            checks[name] = trouble if name == "kafka" else checks.get(name) or trouble
         notes = self._worker.notes()
         if figures is not None and figures.held:
             notes["held"] = f"{figures.held} events are held: look at them in the console, mend the cause, release them"
@@ -93,6 +90,9 @@ class WorkerHealth:
         else:
             checks, figures = dict(database.value[0]), database.value[1]
         checks["kafka"] = _told(broker)
+        for name, trouble in self._worker.troubles().items():
+            # Of PostgreSQL the look says it without its address and role, of Kafka the client knows more, and sooner.
+            checks[name] = trouble if name == "kafka" else checks.get(name) or trouble
         if broker.value is not None:
             self._progress.seen(broker.value)
         return checks, figures, broker.value

@@ -20,6 +20,7 @@ from tasks import outbox_figures
 from tests.recording import task_with_versions
 from tests.relaying import hold
 from tests.running_up import wait_until
+from tests.worker_role import samples
 
 
 class AtFault:
@@ -31,9 +32,10 @@ class AtFault:
     def __init__(self):
         self.beat = time.monotonic()
         self.reason: str | None = None
+        self.wrong: dict[str, str] = {}
 
     def troubles(self):
-        return {}
+        return self.wrong
 
     def notes(self):
         return {}
@@ -73,6 +75,17 @@ def test_a_worker_that_was_asked_to_stop_is_not_ready_and_lives(served):
     stop.requested = True
     assert ask(server, "/readyz")[0] == 503
     assert ask(server, "/healthz")[0] == 200
+
+
+def test_metrics_know_what_readiness_knows_of_the_broker(db, monkeypatch):
+    """The worker's client sees an outage before a look at the broker does, whose last good answer serves for a while."""
+    monkeypatch.setattr(worker_health.Observer, "observe", lambda self: observation({0: 0}, {}))
+    worker = AtFault()
+    health = worker_health.WorkerHealth(worker, Stop())
+    wait_until(lambda: health.ready()[0]["kafka"] is None, 10, "the broker was seen")
+    worker.wrong = {"kafka": "all brokers are down"}
+    assert health.ready()[0]["kafka"] == "all brokers are down"
+    assert samples(health.metrics().decode())['taskpulse_dependency_up{dependency="kafka"}'] == 0
 
 
 def test_what_is_no_get_or_no_page_is_refused(served):
