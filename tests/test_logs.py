@@ -18,7 +18,7 @@ from psycopg.errors import CheckViolation
 
 from audit.models import Entry
 from audit.recorder import Recorder
-from taskpulse import logs
+from taskpulse import database, logs
 from taskpulse.event_consumer import EventConsumer
 from tasks import context, events
 from tasks.models import OutboxEvent, Task
@@ -161,7 +161,8 @@ def test_a_command_that_an_exception_ends_says_so_in_the_same_form(monkeypatch):
 
     monkeypatch.setattr(manage, "execute_from_command_line", fail)
     monkeypatch.setattr(sys, "argv", ["manage.py", "relay_outbox"])
-    monkeypatch.setattr(context, "_process_actor", context._process_actor)
+    for module, name in ((context, "_process_actor"), (database, "_command")):  # which manage.py sets
+        monkeypatch.setattr(module, name, getattr(module, name))
     with captured() as stream, pytest.raises(SystemExit, match="1"):
         manage.main()
     (line,) = written(stream)

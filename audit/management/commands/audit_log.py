@@ -1,5 +1,6 @@
 """`manage.py audit_log new`: ends a log that can be signed no more, and opens its successor."""
 
+import time
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -16,6 +17,9 @@ from audit.tile_writer import Head, Tampered, read_head
 from audit.verification.report import CannotCheck
 from tasks import context
 from tasks.active_lock import ActiveLock
+
+# Seconds.
+PATIENCE = 3.0
 
 
 class Command(BaseCommand):
@@ -36,8 +40,7 @@ class Command(BaseCommand):
     def handle(self, *, reason, origin, key, checkpoint, **_):
         lock = ActiveLock(LOCK)
         try:
-            if not lock.acquire():
-                raise CommandError("a relay is running and signs checkpoints: stop it first")
+            self._acquire(lock)
             given = keys_at_hand(key)
             if origin and not any(key_for(one, origin) for one in given):
                 raise CommandError("--origin: expected the first log's name, `/` and more: its key signs the successor too")
@@ -54,6 +57,14 @@ class Command(BaseCommand):
         for one in given:
             if (named := key_for(one, opened.origin)) is not None:
                 self.stdout.write(f"its verifier key: {named}")
+
+    def _acquire(self, lock: ActiveLock) -> None:
+        """PostgreSQL needs a moment to notice that the relay's connection is gone."""
+        end = time.monotonic() + PATIENCE
+        while not lock.acquire():
+            if time.monotonic() > end:
+                raise CommandError("a relay is running and signs checkpoints: stop it first")
+            time.sleep(0.05)
 
     def _promised(self, present: Head | None, given, files: list[Path]) -> Checkpoint | None:
         """The newest checkpoint of the log that is held outside the database."""
