@@ -43,6 +43,7 @@ if _OWN_POSTGRES:
 os.environ["TASKPULSE_WEB_TOKEN_CACHE_MS"] = "0"  # so that what a test changes counts at once
 os.environ["TASKPULSE_MODE"] = "local"
 os.environ["TASKPULSE_WORKER_PORT"] = "0"  # several workers run at once
+os.environ["TASKPULSE_WEB_DRAIN_SECONDS"] = "0"  # no load balancer has to learn of a web role's end
 os.environ["SECRET_KEY"] = secrets.token_urlsafe(50)
 os.environ["TASKPULSE_HOME"] = str(_HOME)
 os.environ["DJANGO_SETTINGS_MODULE"] = "taskpulse.settings"

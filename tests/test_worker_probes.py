@@ -59,6 +59,7 @@ def test_both_roles_are_well_and_tell_what_they_did(both):
         'taskpulse_dead_letters_total{reason="malformed"}': 1, 'taskpulse_batch_events_sum{role="consumer"}': 4,
     }  # fmt: skip
     for role, wanted in ((relay, of_relay), (consumer, of_consumer)):
+        until(lambda role=role: role.metrics()["taskpulse_outbox_pending"] == 0, "a look after the last change was recorded")
         found = role.metrics()
         assert {name: found.get(name) for name in wanted} == wanted
         name = "relay" if role is relay else "consumer"
