@@ -87,7 +87,7 @@ class TaskAdmin(RecordedAdmin):
     autocomplete_fields = ["parent"]
     actions = ["mark_completed", "set_priority_high", "set_priority_medium", "set_priority_low"]
     fieldsets = [
-        (None, {"fields": ["read_version", "title", "description", ("status", "priority"), "labels", "assignee", "due_at"]}),
+        (None, {"fields": ["read_version", "title", "description", "status", "priority", "labels", "assignee", "due_at"]}),
         ("More", {"fields": ["parent", "category", "summary"], "classes": ["collapse"]}),
     ]
 
