@@ -35,23 +35,32 @@ class SortedOut:
 
 # A row is taken unless it is held or its subject has an earlier version that this batch does not bring. `first_missing`
 # finds that version once for a subject, so that a batch of one busy task costs no more than one of many tasks. Id AND
-# digest must match: a forgery that bears a true id must not remove the true row. `IN` and `NOT IN`, which PostgreSQL
-# always hashes, where a join would do: it takes `matched` for a single row and would loop over all pairs of rows.
+# digest must match: a forgery that bears a true id must not remove the true row. After a VACUUM of the empty outbox
+# PostgreSQL takes it, and `matched`, for a single row, and a join would loop over all pairs of rows, for minutes: so each
+# look-up is one by index (LATERAL with OFFSET 0, which is not flattened, and the array), and `IN` and `NOT IN` are hashed.
 _TAKE = """
 WITH wire AS MATERIALIZED (
   SELECT * FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS w (event_id, digest, number)
 ), matched AS MATERIALIZED (
   SELECT wire.number, o.id, o.subject_type, o.subject_id, o.version, o.task_id, o.held_at IS NOT NULL AS held
-  FROM wire JOIN tasks_outbox o ON o.event_id = wire.event_id AND o.digest = wire.digest
+  FROM wire CROSS JOIN LATERAL (
+    SELECT o.id, o.subject_type, o.subject_id, o.version, o.task_id, o.held_at FROM tasks_outbox o
+    WHERE o.event_id = wire.event_id AND o.digest = wire.digest OFFSET 0
+  ) o
 ), first_missing AS MATERIALIZED (
-  SELECT e.subject_type, e.subject_id, min(e.version) AS version
+  SELECT s.subject_type, s.subject_id, min(e.version) AS version
   FROM (SELECT subject_type, subject_id, max(version) AS newest FROM matched WHERE NOT held GROUP BY 1, 2) s
-  JOIN tasks_outbox e ON e.subject_type = s.subject_type AND e.subject_id = s.subject_id AND e.version < s.newest
+  CROSS JOIN LATERAL (
+    SELECT e.id, e.version FROM tasks_outbox e
+    WHERE e.subject_type = s.subject_type AND e.subject_id = s.subject_id AND e.version < s.newest OFFSET 0
+  ) e
   WHERE s.newest > 1 AND e.id NOT IN (SELECT m.id FROM matched m WHERE NOT m.held)
   GROUP BY 1, 2
 ), taken AS (
-  DELETE FROM tasks_outbox o USING matched m LEFT JOIN first_missing f USING (subject_type, subject_id)
-  WHERE o.id = m.id AND NOT m.held AND (f.version IS NULL OR m.version IS NULL OR m.version < f.version)
+  DELETE FROM tasks_outbox o WHERE o.id = ANY (ARRAY(
+    SELECT m.id FROM matched m LEFT JOIN first_missing f USING (subject_type, subject_id)
+    WHERE NOT m.held AND (f.version IS NULL OR m.version IS NULL OR m.version < f.version)
+  ))
   RETURNING o.id
 )
 SELECT m.number, m.subject_type, m.subject_id, m.version, m.task_id, m.held, m.id IN (SELECT t.id FROM taken t), clock_timestamp()
