@@ -13,7 +13,7 @@ from audit.merkle import HASH_SIZE, Edge, leaf_hash
 from audit.tiles import WIDTH
 
 # Entries read and written in one transaction.
-CHUNK = 40 * WIDTH
+CHUNK = 4 * WIDTH
 
 
 class Tampered(Exception):
