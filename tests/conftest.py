@@ -63,6 +63,14 @@ def pytest_unconfigure():
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """pytest-xdist sends what was captured as UTF-8: a lone surrogate in it, which tests of logs make, would end the process."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """The server's URL. An embedded one runs without fsync: it is thrown away."""
