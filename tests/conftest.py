@@ -271,3 +271,15 @@ def opened():
     made = Opened()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def owned(postgres_server, django_db_blocker):
+    """A database whose owner is no superuser, with roles of its own (tests/database_role.py), for the module: a test leaves
+    nothing in it, or works on rows of its own."""
+    from tests.database_role import OwnedDatabase, unchanged_role_settings
+
+    with django_db_blocker.unblock(), unchanged_role_settings() as settings:
+        database = OwnedDatabase.make(postgres_server, settings)
+        yield database
+        database.drop()

@@ -11,21 +11,12 @@ from psycopg import errors, sql
 
 from taskpulse import database_roles
 from taskpulse.database_roles import AUDITOR, ROLES, TABLES, WEB, WORKER, is_partition
-from tests.database_role import OWNER, OwnedDatabase, unchanged_role_settings
+from tests.database_role import OWNER
 
 LOG_TABLES = (
     "task_audit_log", "audit_log", "audit_tile", "audit_bundle", "audit_checkpoint", "audit_cosignature", "audit_archive",
     "audit_archived_subject",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def owned(postgres_server, django_db_blocker):
-    """One database for the module. A test leaves nothing in it, or works on rows of its own."""
-    with django_db_blocker.unblock(), unchanged_role_settings() as settings:
-        database = OwnedDatabase.make(postgres_server, settings)
-        yield database
-        database.drop()
 
 
 @pytest.fixture(scope="module")

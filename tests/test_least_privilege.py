@@ -8,17 +8,9 @@ from django.db import connection
 
 from taskpulse import least_privilege
 from taskpulse.database_roles import AUDITOR, WEB, WORKER
-from tests.database_role import OWNER, OwnedDatabase, unchanged_role_settings
+from tests.database_role import OWNER
 from tests.running_up import wait_until
 from tests.web_role import WebRole
-
-
-@pytest.fixture(scope="module")
-def owned(postgres_server, django_db_blocker):
-    with django_db_blocker.unblock(), unchanged_role_settings() as settings:
-        database = OwnedDatabase.make(postgres_server, settings)
-        yield database
-        database.drop()
 
 
 @pytest.mark.parametrize(("kind", "what"), [(WEB, None), (WORKER, None), (AUDITOR, None), (OWNER, "the owner of the tables")])

@@ -15,20 +15,12 @@ from taskpulse.database_roles import AUDITOR, WEB, WORKER
 from tasks import context, events, outbox
 from tasks.context import Actor, Context
 from tasks.models import OutboxEvent, Task
-from tests.database_role import OWNER, OwnedDatabase, unchanged_role_settings
+from tests.database_role import OWNER
 from tests.recording import assert_log_is_whole, message, messages, record, waiting
 
 COLUMNS = "event_id, subject_type, subject_id, version, task_id, payload"
 INSERT = f"INSERT INTO tasks_outbox ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s)"
 UPDATE = "UPDATE tasks_task SET title = %s WHERE id = %s RETURNING version, updated_at"
-
-
-@pytest.fixture(scope="module")
-def owned(postgres_server, django_db_blocker):
-    with django_db_blocker.unblock(), unchanged_role_settings() as settings:
-        database = OwnedDatabase.make(postgres_server, settings)
-        yield database
-        database.drop()
 
 
 @pytest.fixture

@@ -14,16 +14,7 @@ from audit.models import DeadLetter
 from taskpulse import retention
 from taskpulse.database_roles import WEB, WORKER
 from tasks.models import ApiToken, OutboxEvent
-from tests.database_role import OwnedDatabase, unchanged_role_settings
 from tests.recording import message, record
-
-
-@pytest.fixture(scope="module")
-def owned(postgres_server, django_db_blocker):
-    with django_db_blocker.unblock(), unchanged_role_settings() as settings:
-        database = OwnedDatabase.make(postgres_server, settings)
-        yield database
-        database.drop()
 
 
 @pytest.fixture
