@@ -1,13 +1,12 @@
 """What clients may send in ways that the server sees before the application does: in pieces, several at once, too much."""
 
 import json
-import socket
 import time
 
 import pytest
 
 from tests.api_client import api
-from tests.web_role import one_answer, request, web_role
+from tests.web_role import everything, impatient_web_role, one_answer, request
 
 
 @pytest.fixture
@@ -17,17 +16,8 @@ def member(committed_db) -> dict:
 
 @pytest.fixture
 def web(member, tmp_path):
-    """One process of eight threads."""
-    with web_role(tmp_path, WEB_CONCURRENCY="1", TASKPULSE_WEB_BODY_SECONDS="1", TASKPULSE_WEB_REQUEST_SECONDS="3") as role:
+    with impatient_web_role(tmp_path) as role:
         yield role
-
-
-def everything(connection: socket.socket) -> bytes:
-    """What comes until the server closes."""
-    found = b""
-    while piece := connection.recv(65_536):
-        found += piece
-    return found
 
 
 def test_a_request_in_many_pieces_is_served(web, member):

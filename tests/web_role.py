@@ -91,6 +91,19 @@ def web_role(directory: Path, **environment: str):
         role.stop()
 
 
+def impatient_web_role(directory: Path):
+    """One process of eight threads, which waits 1 s for a body and 3 s for a request."""
+    return web_role(directory, WEB_CONCURRENCY="1", TASKPULSE_WEB_BODY_SECONDS="1", TASKPULSE_WEB_REQUEST_SECONDS="3")
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    found = b""
+    while piece := connection.recv(65_536):
+        found += piece
+    return found
+
+
 def request(method: str, path: str, headers: dict, body=None) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
     raw = b"" if body is None else json.dumps(body).encode()

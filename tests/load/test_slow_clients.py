@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.api_client import api
-from tests.web_role import request, web_role
+from tests.web_role import everything, impatient_web_role, request
 
 
 @pytest.fixture
@@ -16,17 +16,8 @@ def member(committed_db) -> dict:
 
 @pytest.fixture
 def web(member, tmp_path):
-    """One process of eight threads."""
-    with web_role(tmp_path, WEB_CONCURRENCY="1", TASKPULSE_WEB_BODY_SECONDS="1", TASKPULSE_WEB_REQUEST_SECONDS="3") as role:
+    with impatient_web_role(tmp_path) as role:
         yield role
-
-
-def everything(connection: socket.socket) -> bytes:
-    """What comes until the server closes."""
-    found = b""
-    while piece := connection.recv(65_536):
-        found += piece
-    return found
 
 
 def seconds_of_a_read(web, member) -> float:
