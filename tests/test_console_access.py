@@ -1,6 +1,7 @@
 """Who may see and do what at the console: by group, deny by default; tokens and people."""
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Group, User
 
 from audit.models import DeadLetter
@@ -104,10 +105,12 @@ def test_a_token_is_issued_shown_once_and_deleted(client):
     assert (token.user, token.name) == (owner, "nightly")
     headers = {"Authorization": f"Bearer {secret}"}
     assert client.get("/api/tasks", headers=headers).status_code == 200
-    for page in (TOKENS, f"{TOKENS}{token.pk}/change/"):
-        assert secret not in console.get(page).content.decode()
-    assert console.client.post(f"{TOKENS}{token.pk}/change/", {"name": "other"}).status_code == 403
-    console.client.post(f"{TOKENS}{token.pk}/delete/", {"post": "yes"})
+    # The console's own paths write what follows an underscore in another way: "_40" would be read as "@".
+    page = f"{TOKENS}{quote(token.pk)}"
+    for shown in (TOKENS, f"{page}/change/"):
+        assert secret not in console.get(shown).content.decode()
+    assert console.client.post(f"{page}/change/", {"name": "other"}).status_code == 403
+    console.client.post(f"{page}/delete/", {"post": "yes"})
     assert client.get("/api/tasks", headers=headers).status_code == 401
 
 
