@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
-from audit import export, proofs
+from audit import export
 from audit.api import export_views
 from audit.checkpoint import open_checkpoint
 from audit.export import Selection, bundle
@@ -18,6 +18,7 @@ from audit.merkle import leaf_hash
 from audit.models import Entry
 from audit.tlog_proof import TlogProof
 from tasks.events import canonical
+from tests import proof_verification
 from tests.api_client import api, problem
 from tests.offline import wrong_with
 from tests.recording import task_with_versions
@@ -58,7 +59,7 @@ def test_each_entry_has_its_event_and_a_proof_that_leads_to_the_checkpoint(log):
         proof = TlogProof.parse(line["proof"].encode())
         assert proof.checkpoint.decode() == begin["checkpoint"]
         assert (leaf_hash(proof.extra), proof.index) == (bytes(entry.leaf_hash), entry.seq - 1)
-        proofs.verify_inclusion(proof.index, checkpoint.size, leaf_hash(proof.extra), proof.path, checkpoint.root)
+        proof_verification.verify_inclusion(proof.index, checkpoint.size, leaf_hash(proof.extra), proof.path, checkpoint.root)
         assert line["event"] == entry.event_data
     raw = next(line for line in bundle(Selection()) if b'"entry"' in line)
     assert canonical(entries[0]["event"]) in raw

@@ -7,12 +7,13 @@ import pytest
 import rfc8785
 from django.test import Client
 
-from audit import checkpoint_store, proofs
+from audit import checkpoint_store
 from audit.checkpoint import Checkpoint, open_checkpoint
 from audit.checkpointer import Refused
 from audit.merkle import leaf_hash
 from audit.models import Entry, LogHead, Tile
 from audit.tlog_proof import TlogProof
+from tests import proof_verification
 from tests.api_client import Api, api, problem
 from tests.recording import grow_log
 from tests.test_checkpointer import KEY, every_entry, signed, start  # noqa: F401 (fixtures)
@@ -136,7 +137,7 @@ def test_the_proof_of_each_entry_holds_offline(worker):
         assert response["Content-Disposition"] == f'attachment; filename="{entry.event_id}.tlog-proof"'
         proof = TlogProof.parse(response.content)
         checkpoint, _ = open_checkpoint(proof.checkpoint, [KEY.verifier])
-        proofs.verify_inclusion(proof.index, checkpoint.size, leaf_hash(proof.extra), proof.path, checkpoint.root)
+        proof_verification.verify_inclusion(proof.index, checkpoint.size, leaf_hash(proof.extra), proof.path, checkpoint.root)
         record = json.loads(proof.extra)
         assert (record[2], record[3], proof.index) == (entry.seq, str(entry.event_id), entry.seq - 1)
         assert record[15] == sha256(rfc8785.dumps(entry.event_data)).hex()

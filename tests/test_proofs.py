@@ -11,8 +11,9 @@ from pymerkle import InvalidProof as InvalidMerkleProof
 
 from audit import proofs
 from audit.merkle import EMPTY_ROOT, node_hash
-from audit.proofs import InvalidProof
 from audit.tlog_proof import MalformedProof, TlogProof
+from tests import proof_verification
+from tests.proof_verification import InvalidProof
 from tests.test_merkle import LEAVES, REFERENCE, tree_head
 
 MOST = 300
@@ -61,7 +62,7 @@ def hexadecimal(path) -> list[str]:
 def test_reference_inclusion_proofs(leaf, size, path):
     of_leaves = nodes(LEAVES)
     assert hexadecimal(proofs.inclusion(leaf - 1, size, of_leaves)) == path
-    proofs.verify_inclusion(
+    proof_verification.verify_inclusion(
         leaf - 1, size, of_leaves(0, leaf - 1), [bytes.fromhex(text) for text in path], bytes.fromhex(REFERENCE[size - 1][1])
     )
 
@@ -70,7 +71,7 @@ def test_reference_inclusion_proofs(leaf, size, path):
 def test_reference_consistency_proofs(old, new, path):
     assert hexadecimal(proofs.consistency(old, new, nodes(LEAVES))) == path
     roots = [bytes.fromhex(REFERENCE[size - 1][1]) for size in (old, new)]
-    proofs.verify_consistency(old, new, *roots, [bytes.fromhex(text) for text in path])
+    proof_verification.verify_consistency(old, new, *roots, [bytes.fromhex(text) for text in path])
 
 
 def path_of(index: int, entries: list[bytes]) -> list[bytes]:
@@ -111,14 +112,14 @@ def test_every_index_of_every_tree_up_to_300_leaves():
     for size in range(1, MOST + 1):
         for index in range(size):
             path = proofs.inclusion(index, size, read)
-            proofs.verify_inclusion(index, size, read(0, index), path, ROOTS[size])
+            proof_verification.verify_inclusion(index, size, read(0, index), path, ROOTS[size])
 
 
 def test_every_pair_of_trees_up_to_300_leaves():
     for new in range(MOST + 1):
         for old in range(new + 1):
             path = proofs.consistency(old, new, read)
-            proofs.verify_consistency(old, new, ROOTS[old], ROOTS[new], path)
+            proof_verification.verify_consistency(old, new, ROOTS[old], ROOTS[new], path)
 
 
 @given(st.integers(1, MOST), st.data())
@@ -166,17 +167,17 @@ def test_nothing_else_passes_for_an_inclusion_proof(size, data):
         wrong.append((index, size, leaf, [*path[:place], path[place] + b"\0", *path[place + 1 :]], ROOTS[size]))
     for arguments in wrong:
         with pytest.raises(InvalidProof):
-            proofs.verify_inclusion(*arguments)
+            proof_verification.verify_inclusion(*arguments)
 
 
 def test_a_proof_that_goes_on_beyond_the_root_is_none():
     """Else whoever chooses the root could hang a leaf below it that the tree does not hold."""
     leaf, beyond = read(0, 0), bytes(32)
     with pytest.raises(InvalidProof, match="too long"):
-        proofs.verify_inclusion(0, 1, leaf, [beyond], node_hash(beyond, leaf))
+        proof_verification.verify_inclusion(0, 1, leaf, [beyond], node_hash(beyond, leaf))
     path = proofs.consistency(1, 2, read)
     with pytest.raises(InvalidProof, match="too long"):
-        proofs.verify_consistency(1, 2, node_hash(beyond, ROOTS[1]), node_hash(beyond, ROOTS[2]), [*path, beyond])
+        proof_verification.verify_consistency(1, 2, node_hash(beyond, ROOTS[1]), node_hash(beyond, ROOTS[2]), [*path, beyond])
 
 
 @given(st.integers(0, MOST), st.data())
@@ -204,7 +205,7 @@ def test_nothing_else_passes_for_a_consistency_proof(new, data):
         wrong.append((old, new, ROOTS[old], ROOTS[new], [*path[:place], flipped, *path[place + 1 :]]))
     for arguments in wrong:
         with pytest.raises(InvalidProof):
-            proofs.verify_consistency(*arguments)
+            proof_verification.verify_consistency(*arguments)
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 0), (1, 1), (-1, 1), (5, 4)])
