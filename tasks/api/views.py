@@ -95,11 +95,10 @@ class TaskViewSet(ApiViewSet):
             task = Task(created_by=request.user)
             writing.assign(task, values, request.user)
             task.save(force_insert=True)
-            return task
+            host = f"{request._request.scheme}://{request._request.get_host()}"
+            return self._written(task, 201, Location=f"{host}/api/tasks/{task.pk}")
 
-        task = writing.in_transaction(write)
-        host = f"{request._request.scheme}://{request._request.get_host()}"
-        return self._written(task, 201, Location=f"{host}/api/tasks/{task.pk}")
+        return writing.answer(request, write)
 
     def update(self, request, id):
         key, values = task_key(id), self._values(request, partial=True)
@@ -108,17 +107,21 @@ class TaskViewSet(ApiViewSet):
             task = self._locked(request, key)
             writing.assign(task, values, request.user)
             task.save()
-            return task
+            return self._written(task, 200)
 
-        return self._written(writing.in_transaction(write), 200)
+        return writing.answer(request, write)
 
     def partial_update(self, request, id):
         return self.update(request, id)
 
     def destroy(self, request, id):
         key = task_key(id)
-        writing.in_transaction(lambda: self._locked(request, key).delete())
-        return empty_response(204)
+
+        def write():
+            self._locked(request, key).delete()
+            return empty_response(204)
+
+        return writing.answer(request, write)
 
     def _values(self, request, partial: bool) -> dict:
         return TaskSerializer(partial=partial).run_validation(parsers.read_object(request._request))

@@ -4,6 +4,7 @@ import random
 import time
 
 from django.db import DataError, IntegrityError, OperationalError, transaction
+from django.http import HttpResponse
 
 from taskpulse.errors import InvalidBody
 from tasks.api import queries, validation
@@ -14,8 +15,12 @@ _TRIES = 4
 _AGAIN = {"40001", "40P01"}
 
 
-def in_transaction(write):
-    """The result of `write()`, run in one transaction. Raises InvalidBody for what a constraint refuses."""
+def answer(request, write) -> HttpResponse:
+    """What an unsafe request is answered: the finished response that `write()` returns, which is run in one transaction.
+
+    `write()` may run several times, each time from the beginning. Every unsafe view answers by this function alone.
+    Raises InvalidBody for what a constraint refuses, and whatever `write()` raises; nothing is written then.
+    """
     for attempt in range(1, _TRIES + 1):
         try:
             with transaction.atomic():
