@@ -1,10 +1,10 @@
 from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularSwaggerView
 
 from audit.api.views import read_past
-from taskpulse import health
+from taskpulse import api_documents, health
 from tasks.api.views import TaskViewSet
 
 TaskViewSet.read_past = staticmethod(read_past)
@@ -16,7 +16,7 @@ urlpatterns = [
     path("api/", include("tasks.api.urls")),
     path("api/", include("audit.api.urls")),
     path("audit/", include("audit.api.log_urls")),
-    re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
+    re_path(r"^api/schema/?$", api_documents.openapi, name="schema"),
     re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(url="/admin/"), name="root"),

@@ -3,20 +3,29 @@
 import json
 
 import pytest
+import yaml
 from django.core.management import call_command
 
 from audit.api import filters
-from tests.api_client import Api, api
+from taskpulse.api_documents import DIRECTORY
+from tests.api_client import Api, api, problem
 
 pytestmark = pytest.mark.django_db
 
 
+COMMITTED = DIRECTORY / "openapi.yaml"
+
+
 @pytest.fixture(scope="module")
-def schema(tmp_path_factory):
-    """Fails on any warning of the generator and on a document that is not valid OpenAPI."""
-    path = tmp_path_factory.mktemp("schema") / "openapi.json"
-    call_command("spectacular", validate=True, fail_on_warn=True, format="openapi-json", file=str(path))
-    return json.loads(path.read_text())
+def schema():
+    return yaml.load(COMMITTED.read_text(), yaml.CSafeLoader)
+
+
+def test_the_committed_document_is_what_the_views_make(tmp_path):
+    """Fails on any warning of the generator and on a document that is not valid OpenAPI, too."""
+    call_command("spectacular", validate=True, fail_on_warn=True, file=str(tmp_path / "openapi.yaml"))
+    same = (tmp_path / "openapi.yaml").read_text() == COMMITTED.read_text()
+    assert same, "docs/api/openapi.yaml differs from what the views make: run `make openapi`"
 
 
 def test_every_operation_is_there_with_its_problems_and_its_security(schema):
@@ -57,16 +66,32 @@ def test_the_described_task_is_the_one_that_is_answered(schema):
     assert set(described) == writable | OUTPUT_ONLY
 
 
+@pytest.mark.parametrize("path", ["/api/schema", "/api/schema/"])
 @pytest.mark.parametrize(
     ("accept", "content_type"),
-    [("application/vnd.oai.openapi+json", "application/vnd.oai.openapi+json"), ("application/json", "application/json"),
-     ("*/*", "application/vnd.oai.openapi")],
-)  # fmt: skip
-@pytest.mark.parametrize("path", ["/api/schema", "/api/schema/"])
-def test_the_schema_is_served_to_anybody(path, accept, content_type):
+    [
+        ("*/*", "application/vnd.oai.openapi"),
+        ("application/yaml", "application/yaml"),
+        ("application/vnd.oai.openapi+json", "application/vnd.oai.openapi+json"),
+        ("text/html, application/json;q=0.9", "application/json"),
+    ],
+)
+def test_the_document_is_served_to_anybody_as_yaml_or_json(schema, path, accept, content_type):
     response = Api(None).get(path, Accept=accept)
-    assert response.status_code == 200
-    assert response["Content-Type"].startswith(content_type)
+    assert (response.status_code, response["Content-Type"], response["Vary"]) == (200, content_type, "Accept")
+    if "json" in content_type:
+        assert json.loads(response.content) == schema
+    else:
+        assert response.content == COMMITTED.read_bytes()
+    again = Api(None).get(path, Accept=accept, If_None_Match=response["ETag"])
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_document_is_neither_written_nor_shown_as_a_picture():
+    assert "application/yaml" in problem(Api(None).get("/api/schema", Accept="image/png"), 406)["detail"]
+    refused = Api(None).post({}, "/api/schema")
+    assert problem(refused, 405)
+    assert refused["Allow"] == "GET, HEAD"
 
 
 def test_the_documentation_needs_no_other_host():
