@@ -163,7 +163,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "tasks.api.schema.without_trailing_slash"],
+    # It also brings the extensions that stand beside it.
+    "PREPROCESSING_HOOKS": ["tasks.api.schema_extensions.without_trailing_slash"],
     "ENUM_NAME_OVERRIDES": {"PriorityEnum": "tasks.models.Priority", "StatusEnum": "tasks.models.Status"},
 }
 

@@ -10,8 +10,8 @@ from tasks.api import filters, pagination, parsers, preconditions, queries, vali
 from tasks.api.authentication import BearerAuthentication, SessionAuthentication
 from tasks.api.negotiation import JsonNegotiation, JsonRenderer
 from tasks.api.permissions import RolePermission
-from tasks.api.schema import describe_tasks
 from tasks.api.serializers import TaskSerializer
+from tasks.api.task_schema import describe_tasks
 from tasks.models import Task
 
 _GREATEST_KEY = 2**128 - 1
