@@ -13,7 +13,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 test-kafka: $(VENV)/.dev
 	@test -n "$$KAFKA_BOOTSTRAP_SERVERS" || { echo "KAFKA_BOOTSTRAP_SERVERS is not set: name a running Apache Kafka, as in KAFKA_BOOTSTRAP_SERVERS=localhost:9092 make test-kafka" >&2; exit 2; }
