@@ -193,7 +193,14 @@ def test_every_wrong_field_is_named(body, expected):
     assert not Task.objects.exists()
 
 
-@pytest.mark.parametrize(("body", "expected"), [case for case in _WRONG if case[0] != {}], ids=lambda value: json.dumps(value)[:40])
+def _null_or_nothing(body) -> bool:
+    """What a change may say: nothing, or null for a field that a new task has by itself (tests/test_api_merge_patch.py)."""
+    return body == {} or (isinstance(body, dict) and None in (body.get(name, "") for name in ("description", "labels", "status")))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"), [case for case in _WRONG if not _null_or_nothing(case[0])], ids=lambda value: json.dumps(value)[:40]
+)
 def test_an_update_has_the_same_rules(body, expected):
     caller = api()
     path = f"/api/tasks/{caller.create()['id']}"

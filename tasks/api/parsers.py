@@ -10,6 +10,8 @@ from rest_framework import parsers
 from taskpulse.errors import InvalidBody, Problem
 
 _MEDIA_TYPE = "application/json"
+# PATCH takes JSON Merge Patch (RFC 7396), and plain JSON as the same.
+PATCHES = ("application/merge-patch+json", _MEDIA_TYPE)
 # Nobody knows where the next request would begin.
 _LAST = {"Connection": "close"}
 
@@ -33,7 +35,7 @@ def read_json(request):
     media_type = request.META.get("CONTENT_TYPE", "")
     raw = _read(request)
     if raw or media_type:
-        _check_media_type(media_type)
+        _check_media_type(media_type, request.method)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -44,13 +46,16 @@ def read_json(request):
         raise Problem(400, f"The body is not JSON: {str(error)[:200]}.") from None
 
 
-def _check_media_type(header: str) -> None:
+def _check_media_type(header: str, method: str) -> None:
     if header == _MEDIA_TYPE:
         return
+    expected = PATCHES if method == "PATCH" else (_MEDIA_TYPE,)
     kind, *parameters = (part.strip().lower() for part in header.split(";"))
     charset = next((p.partition("=")[2].strip('"') for p in parameters if p.startswith("charset=")), "utf-8")
-    if kind != _MEDIA_TYPE or charset not in {"utf-8", "utf8"}:
-        raise Problem(415, "The body must be application/json in UTF-8.", headers={"Accept": _MEDIA_TYPE})
+    if kind not in expected or charset not in {"utf-8", "utf8"}:
+        # RFC 9110 §15.5.16 for the first, RFC 5789 §2.2 for the second.
+        name = "Accept-Patch" if method == "PATCH" else "Accept"
+        raise Problem(415, f"The body must be {' or '.join(expected)} in UTF-8.", headers={name: ", ".join(expected)})
 
 
 def _read(request) -> bytes:

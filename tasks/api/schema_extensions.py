@@ -27,12 +27,13 @@ class SessionScheme(OpenApiAuthenticationExtension):
 
 
 class AssigneeShape(OpenApiSerializerFieldExtension):
-    """Shown as an object; a body may give the bare id."""
+    """Shown as an object; a body may give the bare id, and a change some of the object's members."""
 
     target_class = "tasks.api.serializers.AssigneeField"
 
     def map_serializer_field(self, auto_schema, direction):
-        person = auto_schema.resolve_serializer(PersonSerializer, direction).ref
+        some = direction == "request" and self.target.parent.partial
+        person = auto_schema.resolve_serializer(PersonSerializer(partial=some), direction).ref
         ways = [person, {"type": "null"}]
         if direction == "request":
             ways += [{"type": "integer"}, {"type": "string", "pattern": "^[0-9]+$"}]

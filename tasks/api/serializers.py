@@ -49,7 +49,7 @@ class TaskSerializer(serializers.Serializer):
 
     def to_internal_value(self, data) -> dict:
         """Raises InvalidBody with every wrong field."""
-        values, errors = validation.validate(data)
+        values, errors = validation.validate(data, self.partial)
         if not self.partial and "title" not in data:
             errors.append({"pointer": "#/title", "detail": f"required: 1 to {TITLE_LENGTH} characters"})
         if errors:
@@ -58,3 +58,20 @@ class TaskSerializer(serializers.Serializer):
 
     def run_validation(self, data=serializers.empty) -> dict:
         return self.to_internal_value(data)
+
+
+class TaskChangeSerializer(TaskSerializer):
+    """A change: null makes of a field what a task has that was created without it."""
+
+    description = serializers.CharField(
+        max_length=DESCRIPTION_LENGTH, required=False, allow_blank=True, trim_whitespace=False, allow_null=True
+    )
+    labels = serializers.ListField(
+        child=serializers.CharField(max_length=LABEL_LENGTH),
+        max_length=LABELS,
+        required=False,
+        allow_null=True,
+        help_text="Repetitions are dropped, the order is kept.",
+    )
+    priority = serializers.ChoiceField(Priority.choices, required=False, allow_null=True)
+    status = serializers.ChoiceField(Status.choices, required=False, allow_null=True)

@@ -3,8 +3,9 @@
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
+from tasks.api import parsers
 from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, TASK_ID, header, problems, several
-from tasks.api.serializers import TaskSerializer
+from tasks.api.serializers import TaskChangeSerializer, TaskSerializer
 from tasks.models import LABEL_LENGTH, Priority, Status
 
 _FILTERS = [
@@ -16,12 +17,12 @@ _FILTERS = [
 _LOCATION = header("Location", "The new task.", [201])
 _CREATED_ETAG = header("ETag", 'The version in double quotes: `"1"`.', [201])
 
-_update = extend_schema(
-    summary="Change the fields given",
-    request=TaskSerializer(partial=True),
-    parameters=[TASK_ID, IF_MATCH, REASON, ETAG],
-    responses={200: TaskSerializer, **problems(400, 404, 409, 412, 413, 415, 422)},
-)
+_change = {
+    "summary": "Change the fields given",
+    "parameters": [TASK_ID, IF_MATCH, REASON, ETAG],
+    "responses": {200: TaskSerializer, **problems(400, 404, 409, 412, 413, 415, 422)},
+}
+_CHANGE = TaskChangeSerializer(partial=True)
 
 describe_tasks = extend_schema_view(
     list=extend_schema(
@@ -46,8 +47,13 @@ describe_tasks = extend_schema_view(
         ],
         responses={200: TaskSerializer, 304: OpenApiResponse(description="Not modified."), **problems(400, 404, 410)},
     ),
-    update=_update,
-    partial_update=_update,
+    update=extend_schema(**_change, request=_CHANGE),
+    partial_update=extend_schema(
+        **_change,
+        description="JSON Merge Patch (RFC 7396), which plain JSON means too: null removes a field, so that it is as in a task "
+        "that was created without it; `assignee` merges by its members; `labels` are replaced as a whole.",
+        request=dict.fromkeys(parsers.PATCHES, _CHANGE),
+    ),
     destroy=extend_schema(
         summary="Delete a task and its subtasks",
         parameters=[TASK_ID, IF_MATCH, REASON],

@@ -18,6 +18,7 @@ from tasks.models import (
     TITLE_LENGTH,
     Priority,
     Status,
+    Task,
 )
 
 
@@ -92,15 +93,19 @@ def labels(value) -> list[str]:
     return kept
 
 
-def assignee(value) -> int | None:
-    """The id of a person, as a number, as digits, or as the object that a task shows."""
+# An object that names no id: the person stays, if there is one (RFC 7396 merges objects member by member).
+SAME_PERSON = object()
+
+
+def assignee(value):
+    """The id of a person, as a number, as digits, or as the object that a task shows; None or SAME_PERSON."""
     path = ()
     if type(value) is dict:
         for name in value:
             if name not in {"id", "name"}:
                 raise Wrong("no such field; expected id", (name,))
         if "id" not in value:
-            raise Wrong("expected an id in it")
+            return SAME_PERSON
         value, path = value["id"], ("id",)
     if value is None and not path:
         return None
@@ -162,13 +167,19 @@ RULES = {
 }
 # What a task shows and a body may bring back; ignored (AIP-203).
 OUTPUT_ONLY = frozenset({"id", "version", "created_by", "created_at", "updated_at", "completed_at"})
+# What null makes of the fields that cannot be null: what a new task has. It removes a member (RFC 7396), and a task
+# without it is one that was created without it. Only the title has no such value.
+_REMOVED = {name: Task._meta.get_field(name).get_default for name in ("description", "labels", "priority", "status")}
 _MOST_ERRORS = 100
 
 
-def validate(body: dict) -> tuple[dict, list[dict]]:
-    """What the body's fields are to be, and every wrong one as `{"pointer", "detail"}`."""
+def validate(body: dict, partial: bool = False) -> tuple[dict, list[dict]]:
+    """What the body's fields are to be, and every wrong one as `{"pointer", "detail"}`. In a `partial` body null removes."""
     values, errors = {}, []
     for name, value in body.items():
+        if value is None and partial and name in _REMOVED:
+            values[name] = _REMOVED[name]()
+            continue
         rule = RULES.get(name)
         if rule is None:
             if name not in OUTPUT_ONLY:

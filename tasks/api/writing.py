@@ -42,6 +42,10 @@ def answer(request, write) -> HttpResponse:
 def assign(task: Task, values: dict, user) -> None:
     """Sets the fields given. Raises InvalidBody for references that lead nowhere; at most one statement, and none when
     neither a new assignee other than the caller nor a new parent is named."""
+    if values.get("assignee") is validation.SAME_PERSON:
+        if task.assignee_id is None:
+            raise InvalidBody([{"pointer": "#/assignee", "detail": "expected an id in it"}])
+        values = {name: value for name, value in values.items() if name != "assignee"}
     people = {task.assignee_id: task._state.fields_cache.get("assignee"), user.pk: user}
     person_id, parent_id = values.get("assignee"), values.get("parent")
     unknown_person = person_id is not None and people.get(person_id) is None
