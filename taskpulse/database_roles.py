@@ -22,6 +22,9 @@ _ENTRIES = {AUDITOR: "SELECT", WEB: "SELECT"}
 # Table: role: privileges. What is empty is for the owner alone.
 TABLES: Mapping[str, Mapping[str, str]] = {
     "tasks_task": {WEB: "SELECT, INSERT, UPDATE, DELETE", AUDITOR: "SELECT"},
+    # A comment's body alone is changed; somebody watches or does not.
+    "tasks_comment": {WEB: "SELECT, INSERT, UPDATE (body), DELETE", AUDITOR: "SELECT"},
+    "tasks_watcher": {WEB: "SELECT, INSERT, DELETE", AUDITOR: "SELECT"},
     # Written by the triggers alone.
     "tasks_tombstone": {WEB: "SELECT"},
     # The web role adds events, and neither changes nor removes any; held rows it releases by a procedure.
@@ -59,7 +62,9 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 # The trigger functions need no grant: who changes a row need not be allowed to call them, nor to make a trigger of them.
 ROUTINES: Mapping[str, frozenset[str]] = {
     # What checks an event runs with the rights of who writes it.
+    "comment_agrees": frozenset({WEB}),
     "task_agrees": frozenset({WEB}),
+    "watcher_agrees": frozenset({WEB}),
     "taskpulse_may_say": frozenset({WEB}),
     "taskpulse_untrue": frozenset({WEB}),
     # SECURITY DEFINER.

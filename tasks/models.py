@@ -9,13 +9,15 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Length
 
+from tasks import people
+from tasks.around import Comment, Watcher
 from tasks.audited import AuditedModel, DecidedDateTimeField
 from tasks.deletion import Tombstone
 from tasks.events import rfc3339, uuid7
 from tasks.outbox import OutboxEvent
 from tasks.tokens import ApiToken
 
-__all__ = ["ApiToken", "OutboxEvent", "Priority", "Status", "Task", "Tombstone"]
+__all__ = ["ApiToken", "Comment", "OutboxEvent", "Priority", "Status", "Task", "Tombstone", "Watcher"]
 
 TITLE_LENGTH = 255
 DESCRIPTION_LENGTH = 20_000
@@ -114,31 +116,17 @@ class Task(AuditedModel):
     @classmethod
     def documents(cls, rows) -> list[dict]:
         """One more statement where a person's name is not at hand."""
-        names: dict = {}
-        missing = set()
-        for row in rows:
-            for relation in ("assignee", "created_by"):
-                key = getattr(row, f"{relation}_id")
-                if key is None:
-                    continue
-                if cls._meta.get_field(relation).is_cached(row):
-                    names[key] = getattr(row, relation).get_username()
-                else:
-                    missing.add(key)
-        missing -= names.keys()
-        if missing:
-            people = cls._meta.get_field("assignee").related_model._base_manager.filter(pk__in=missing)
-            names |= people.values_list("pk", "username")
+        names = people.names(rows, "assignee", "created_by")
         return [row.document(names) for row in rows]
 
     def document(self, names: dict) -> dict:
         """The task as events, API and log show it."""
         return {
-            "assignee": _person(self.assignee_id, names),
+            "assignee": people.person(self.assignee_id, names),
             "category": self.category,
             "completed_at": rfc3339(self.completed_at),
             "created_at": rfc3339(self.created_at),
-            "created_by": _person(self.created_by_id, names),
+            "created_by": people.person(self.created_by_id, names),
             "description": self.description,
             "due_at": rfc3339(self.due_at),
             "id": str(self.pk),
@@ -151,7 +139,3 @@ class Task(AuditedModel):
             "updated_at": rfc3339(self.updated_at),
             "version": self.version,
         }
-
-
-def _person(key, names: dict) -> dict | None:
-    return None if key is None else {"id": str(key), "name": names[key]}

@@ -101,7 +101,9 @@ def test_the_table_itself_keeps_to_the_rules(columns):
     for table in TABLES:
         if table.startswith(("tasks_task", "tasks_tombstone", "auth_", "django_session", "tasks_apitoken")):
             assert not granted(WORKER, table).keys() & writes, table
-    compared = {"tasks_task", "tasks_outbox", "auth_user"}
+    assert granted(WEB, "tasks_comment")["UPDATE"] == {"body"}
+    assert "UPDATE" not in granted(WEB, "tasks_watcher")
+    compared = {"tasks_task", "tasks_comment", "tasks_watcher", "tasks_outbox", "auth_user"}
     assert {table for table in TABLES if granted(AUDITOR, table)} == compared | set(LOG_TABLES)
     assert all(granted(AUDITOR, table).keys() == {"SELECT"} for table in compared | set(LOG_TABLES))
     assert granted(AUDITOR, "auth_user")["SELECT"] == {"id", "username"}

@@ -14,7 +14,7 @@ from audit.models import DeadLetter
 from taskpulse.database_roles import AUDITOR, WEB, WORKER
 from tasks import context, events, outbox
 from tasks.context import Actor, Context
-from tasks.models import OutboxEvent, Task
+from tasks.models import Comment, OutboxEvent, Task, Watcher
 from tests.database_role import OWNER
 from tests.recording import assert_log_is_whole, message, messages, record, waiting
 
@@ -81,6 +81,51 @@ def test_the_web_role_can_do_all_that_the_service_does(as_web):
     ]  # fmt: skip
     for row in rows:
         assert [json.loads(bytes(r.payload))["type"] for r in waiting(row.pk)] == ["task.created", "task.updated", "task.deleted"]
+
+
+def test_the_web_role_does_with_comments_and_watchers_what_the_service_does(as_web):
+    task = a_task()
+    ana = task.assignee
+    comment, watcher = Comment.objects.create(task=task, author=ana, body="One"), Watcher.objects.create(task=task, user=ana)
+    comment.body = "Two"
+    comment.save()
+    Comment.objects.filter(pk=comment.pk).update(body="Three")
+    Watcher.objects.get(pk=watcher.pk).delete()
+    Comment.objects.get(pk=comment.pk).delete()
+    cascaded = Comment.objects.create(task=task, author=ana, body="Four")
+    with context.use(Context(actor=Actor("7", "ana", "user", "tok"), request_id="req-7", reason="why")):
+        task.delete()
+    for row, actions in ((comment, "created updated updated deleted"), (watcher, "created deleted"), (cascaded, "created deleted")):
+        made = [json.loads(bytes(r.payload)) for r in waiting(row.pk)]
+        assert [event["type"] for event in made] == [f"{row.subject_type}.{action}" for action in actions.split()]
+    said = {name: made[-1].get(name) for name in ("actorid", "actortype", "authid", "requestid", "reason")}
+    assert said == {"actorid": "7", "actortype": "user", "authid": "tok", "requestid": "req-7", "reason": "why"}
+
+
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        {"body": "Nothing"},
+        {"author": {"id": "999", "name": "bo"}},
+        {"task": str(uuid.UUID(int=7))},
+        {"created_at": "2026-01-01T00:00Z"},
+    ],
+    ids=["body", "author", "task", "time"],
+)
+def test_an_event_of_a_comment_that_says_something_else_is_refused(stolen, forgery):
+    task = a_task()
+    comment = Comment.objects.create(task=task, author=task.assignee, body="One")
+    with pytest.raises(IntegrityConstraintViolation, match="its data are not the row"), stolen.transaction():
+        comment.version, comment.updated_at = stolen.execute(
+            "UPDATE tasks_comment SET body = 'Two' WHERE id = %s RETURNING version, updated_at", [comment.pk]
+        ).fetchone()
+        comment.body = "Two"
+        key, payload = events.build(
+            subject_type="comment", subject_id=str(comment.pk), action="updated", version=comment.version,
+            moment=comment.updated_at, task_id=task.pk, document=Comment.documents([comment])[0] | forgery, changed={},
+            attributes={"actorid": "7", "actorname": "ana", "actortype": "user"},
+        )  # fmt: skip
+        stolen.execute(INSERT, (key, "comment", str(comment.pk), comment.version, task.pk, payload))
 
 
 def test_a_true_event_is_taken_once(stolen):
