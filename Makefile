@@ -7,7 +7,7 @@ export PYTHONWARNINGS ?= ignore
 # For commands that read the settings and neither database nor sessions.
 UNUSED_SETTINGS := TASKPULSE_MODE=local SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
-.PHONY: run test test-kafka test-load kafka-away tamper-test chaos bench bench-outbox bench-reading lint settings-table openapi requirements sbom audit-packages licences image image-test compose-test
+.PHONY: run test test-kafka test-load kafka-away tamper-test chaos bench bench-outbox bench-reading lint settings-table openapi problem-types requirements sbom audit-packages licences image image-test compose-test
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -56,6 +56,10 @@ lint: $(VENV)/.dev
 # README's table, from taskpulse/declarations.py.
 settings-table: $(VENV)/.dev
 	$(UNUSED_SETTINGS) $(BIN)/python manage.py settings_table
+
+# docs/api/problems.md, from taskpulse/problem_types.py.
+problem-types: $(VENV)/.dev
+	$(UNUSED_SETTINGS) $(BIN)/python manage.py problem_types
 
 # docs/api/openapi.yaml, from the views. It is sorted: after a merge, make it anew instead of mending it.
 openapi: $(VENV)/.dev

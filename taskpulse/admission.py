@@ -6,13 +6,18 @@ waits at no thread's expense, a probe has threads of its own, and a refusal cost
 
 import contextlib
 import fcntl
+import http.client
 import itertools
 import json
 import re
 import socket
 import struct
 import termios
+import uuid
+from email.utils import formatdate
 from enum import Enum
+
+from taskpulse import problem_types
 
 # A longer head is left to the parser, which has limits of its own.
 _HEAD_BYTES = 8192
@@ -22,6 +27,8 @@ _AWAITED_BYTES = 65_536
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n", re.IGNORECASE)
 _LIVENESS = (b"/healthz", b"/health")
 _OTHER_PROBES = (b"/readyz", b"/ready", b"/metrics")
+# The caller's own id of the request, as far as taskpulse/middleware.py takes it.
+_REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([A-Za-z0-9._:/+=@-]{1,128})[ \t]*\r\n", re.IGNORECASE)
 # Seconds; in turn, so that those who were refused together do not come back together.
 _RETRY_AFTER = itertools.cycle((1, 2, 3))
 
@@ -91,7 +98,7 @@ def refuse(connection: socket.socket, may_keep: bool) -> bool:
     )
     try:
         connection.recv(len(head), socket.MSG_DONTWAIT)
-        connection.send(_answer(next(_RETRY_AFTER), keep, not head.startswith(b"HEAD ")), socket.MSG_DONTWAIT)
+        connection.send(_refusal(head, next(_RETRY_AFTER), keep), socket.MSG_DONTWAIT)
     except OSError:
         return False
     return keep
@@ -99,9 +106,8 @@ def refuse(connection: socket.socket, may_keep: bool) -> bool:
 
 def give_up(connection: socket.socket) -> None:
     """Says that the request did not come in time (RFC 9110 §15.5.9); never blocks."""
-    document = {"type": "about:blank", "title": "Request Timeout", "status": 408, "detail": "The request did not arrive in time."}
     with contextlib.suppress(OSError):
-        connection.send(_message("408 Request Timeout", document, "Connection: close"), socket.MSG_DONTWAIT)
+        connection.send(message(408, "The request did not arrive in time.", "Connection: close"), socket.MSG_DONTWAIT)
 
 
 def _names(head: bytes, *names: bytes) -> bool:
@@ -110,15 +116,25 @@ def _names(head: bytes, *names: bytes) -> bool:
     return any(name in lowered for name in names)
 
 
-def _answer(retry_after: int, keep: bool, with_body: bool) -> bytes:
+def _refusal(head: bytes, retry_after: int, keep: bool) -> bytes:
     detail = f"More requests wait than can be served in time. Try again in {retry_after} s."
-    document = {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail}
     more = (f"Retry-After: {retry_after}", f"Connection: {'keep-alive' if keep else 'close'}")
-    whole = _message("503 Service Unavailable", document, *more)
-    return whole if with_body else whole[: whole.index(_END_OF_HEAD) + len(_END_OF_HEAD)]
+    given = _REQUEST_ID.search(head.partition(_END_OF_HEAD)[0] + b"\r\n")
+    whole = message(503, detail, *more, request_id=given[1].decode() if given else None)
+    return whole[: whole.index(_END_OF_HEAD) + len(_END_OF_HEAD)] if head.startswith(b"HEAD ") else whole
 
 
-def _message(status: str, document: dict, *headers: str) -> bytes:
-    body = json.dumps(document, separators=(",", ":"))
-    lines = (f"HTTP/1.1 {status}", "Content-Type: application/problem+json", f"Content-Length: {len(body)}", *headers)
+def message(status: int, detail: str, *headers: str, request_id: str | None = None) -> bytes:
+    """A whole answer with a problem, for a request that no application sees."""
+    request_id = request_id or str(uuid.uuid4())
+    body = json.dumps(problem_types.document(problem_types.named(status), detail, request_id), separators=(",", ":"))
+    lines = (
+        f"HTTP/1.1 {status} {http.client.responses[status]}",
+        f"Date: {formatdate(usegmt=True)}",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        f"X-Request-ID: {request_id}",
+        *headers,
+    )
     return "\r\n".join((*lines, "", body)).encode()

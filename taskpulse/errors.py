@@ -6,37 +6,42 @@ unknown path, a foreign Host header). The console keeps Django's own pages.
 
 import logging
 import sys
-from http import HTTPStatus
+import uuid
 
 import orjson
+from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpResponse
 from django.views import defaults
 from rest_framework import exceptions
 
+from taskpulse import problem_types
 from tasks.audited import StaleObjectError
 
 log = logging.getLogger("taskpulse.errors")
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
-# RFC 9110's names; Python's differ from version to version.
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 # What PostgreSQL says of a limit of ours (appendix A). Nothing is wrong with the request and no state of the task stands
 # against it, so neither is a 409; and we are no gateway, so that 504 is not ours either (RFC 9110 §15.6): try it again.
 _LIMITS = {
-    "57014": "The database took too long for this request. Nothing was changed. Try again.",
-    "55P03": "Somebody else is changing the same task and has not finished. Nothing was changed. Try again.",
+    "57014": ("database-timeout", "The database took too long for this request. Nothing was changed. Try again."),
+    "55P03": ("locked", "Somebody else is changing the same task and has not finished. Nothing was changed. Try again."),
 }
+_UNAVAILABLE = ("database-unavailable", "The database cannot be used at the moment. Try again.")
 _PROGRAM_PATHS = ("/api/", "/audit/", "/healthz", "/health", "/readyz", "/ready", "/metrics")
 
 
 class Problem(exceptions.APIException):
-    """Raised by a view: a status, a sentence for people, and where it applies the list of what is wrong."""
+    """Raised by a view: a status, a sentence for people, and where it applies the list of what is wrong. `type` is a name of
+    `taskpulse.problem_types`; None is the first of the status there."""
 
-    def __init__(self, status: int, detail: str, errors: list[dict] | None = None, headers: dict | None = None):
+    def __init__(
+        self, status: int, detail: str, errors: list[dict] | None = None, headers: dict | None = None, type: str | None = None
+    ):
         super().__init__(detail)
+        self.type = problem_types.named(status, type)
         self.status_code = status
         self.text = detail
         self.errors = errors
@@ -47,63 +52,51 @@ class InvalidBody(Problem):
     """422; `errors` is a list of `{"pointer": JSON Pointer as a URI fragment, "detail": …}`."""
 
     def __init__(self, errors: list[dict]):
-        super().__init__(422, "The body has wrong values; see `errors`.", errors)
+        super().__init__(422, "See `errors`: each points at a value and says what was expected.", errors)
 
 
 class InvalidQuery(Problem):
     """400; `errors` is a list of `{"parameter": name, "detail": …}`."""
 
     def __init__(self, errors: list[dict]):
-        super().__init__(400, " ".join(error["detail"] for error in errors), errors)
-
-
-def response(status: int, detail: str, *, request=None, errors=None, headers=None) -> HttpResponse:
-    title = _TITLES.get(status) or HTTPStatus(status).phrase
-    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    if errors:
-        document["errors"] = errors
-    request_id = getattr(request, "request_id", None)
-    if request_id:
-        document["request_id"] = request_id
-    answer = HttpResponse(orjson.dumps(document), status=status, content_type=CONTENT_TYPE)
-    for name, value in (headers or {}).items():
-        answer[name] = value
-    return answer
+        super().__init__(400, " ".join(error["detail"] for error in errors), errors, type="invalid-query")
 
 
 def handle(error, context=None) -> HttpResponse:
     """The problem that tells `error`. What is unknown is logged with its trace and answered by a bare 500."""
     request = (context or {}).get("request")
     request = getattr(request, "_request", request)
-    status, detail, errors, headers = _describe(error, request)
-    answer = response(status, detail, request=request, errors=errors, headers=headers)
+    problem = error if isinstance(error, Problem) else _problem(error)
+    # There is none yet where what failed is before the middleware that gives it.
+    request_id = getattr(request, "request_id", None) or str(uuid.uuid4())
+    content = orjson.dumps(problem_types.document(problem.type, problem.text, request_id, problem.errors))
+    answer = HttpResponse(content, status=problem.status_code, content_type=CONTENT_TYPE, headers=problem.headers)
     answer._has_been_logged = True  # else Django's handler logs each 5xx a second time
     return answer
 
 
-def _describe(error, request) -> tuple[int, str, list | None, dict]:
-    if isinstance(error, Problem):
-        return error.status_code, error.text, error.errors, error.headers
+def _problem(error) -> Problem:
+    """An error of Django, DRF or the database as a problem of ours."""
     if isinstance(error, exceptions.APIException):
-        return error.status_code, _sentence(error), None, _headers(error)
+        invalid = isinstance(error, exceptions.AuthenticationFailed)
+        return Problem(error.status_code, _sentence(error), headers=_headers(error), type="invalid-token" if invalid else None)
     if isinstance(error, Http404):
-        return 404, "There is nothing here.", None, {}
+        return Problem(404, "There is nothing here.")
     if isinstance(error, PermissionDenied):
-        return 403, "You may not do this.", None, {}
+        return Problem(403, "You may not do this.")
     if isinstance(error, RequestDataTooBig):
-        return 413, "The body is larger than this service takes.", None, {}
+        return Problem(413, f"The body is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes.")
     if isinstance(error, SuspiciousOperation):
-        return 400, "The request is malformed.", None, {}
+        return Problem(400, "The request is malformed.")
     if isinstance(error, StaleObjectError):
-        return 409, "The task was changed or deleted at the same time; read it again.", None, {}
+        return Problem(409, "The task was changed or deleted at the same time; read it again.")
     if isinstance(error, (OperationalError, InterfaceError)):
         # The class alone: the driver's message may name hosts and users.
         log.error("the database is unavailable: %s", _cause(error))
-        state = getattr(error.__cause__, "sqlstate", None)
-        detail = _LIMITS.get(state, "The database cannot be used at the moment. Try again.")
-        return 503, detail, None, {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        name, detail = _LIMITS.get(getattr(error.__cause__, "sqlstate", None), _UNAVAILABLE)
+        return Problem(503, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}, type=name)
     log.error("a request failed", exc_info=error)
-    return 500, "Something went wrong on our side; the log has it under the request's id.", None, {}
+    return Problem(500, "Something went wrong on our side; the log has it under the request's id.")
 
 
 def _cause(error) -> str:

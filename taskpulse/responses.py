@@ -1,6 +1,10 @@
 """How the web role's answers reach the socket."""
 
+from gunicorn import util
 from gunicorn.http import wsgi
+
+from taskpulse import problem_types
+from taskpulse.admission import message
 
 
 class WholeResponse(wsgi.Response):
@@ -37,6 +41,13 @@ class WholeResponse(wsgi.Response):
             self.sock.sendall(head)
 
 
+def write_error(sock, status: int, reason: str, detail: str) -> None:
+    """Of a request that gunicorn cannot read, or whose answer it cannot send: a problem like all others. gunicorn's detail
+    quotes what came; the log has it."""
+    util.write_nonblock(sock, message(status, problem_types.named(status).meaning, "Connection: close"))
+
+
 def install() -> None:
-    """For gunicorn's workers of this process, which name no class of their own."""
+    """For gunicorn's workers of this process, which name no classes and functions of their own."""
     wsgi.Response = WholeResponse
+    util.write_error = write_error

@@ -4,7 +4,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularSwaggerView
 
 from audit.api.views import read_past
-from taskpulse import api_documents, health
+from taskpulse import api_documents, health, problem_pages
 from tasks.api.views import TaskViewSet
 
 TaskViewSet.read_past = staticmethod(read_past)
@@ -17,6 +17,8 @@ urlpatterns = [
     path("api/", include("audit.api.urls")),
     path("audit/", include("audit.api.log_urls")),
     re_path(r"^api/schema/?$", api_documents.openapi, name="schema"),
+    re_path(r"^api/problems/?$", problem_pages.all_types, name="problems"),
+    re_path(r"^api/problems/(?P<name>[a-z-]+)/?$", problem_pages.one_type, name="problem"),
     re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(url="/admin/"), name="root"),

@@ -27,6 +27,8 @@ ready           GET     /readyz                           200  200  200  200  20
 metrics         GET     /metrics                          200  200  200  200  200  200
 schema          GET     /api/schema                       200  200  200  200  200  200
 docs            GET     /api/docs                         200  200  200  200  200  200
+problems        GET     /api/problems                     200  200  200  200  200  200
+problem         GET     /api/problems/not-found           200  200  200  200  200  200
 task-list       GET     /api/tasks                        401  403  200  200  200  200
 task-list       POST    /api/tasks                        401  403  403  201  403  201
 task-detail     GET     /api/tasks/{task}                 401  403  200  200  200  200

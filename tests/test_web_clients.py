@@ -53,10 +53,15 @@ def test_chunks_that_stall_or_are_malformed_end_with_400(web, member):
     head = request("POST", "/api/tasks", member | {"Transfer-Encoding": "chunked", "Content-Type": "application/json"})
     for chunks in (b'5\r\n{"tit\r\n', b"zz\r\n"):
         assert b" 400 " in everything(web.connect(head + chunks))[:20], chunks
+    # What gunicorn itself cannot read.
+    for start in (b"GET /api/tasks HTTP/9.1", b"G\x00T / HTTP/1.1", b"GET /" + b"x" * 5_000 + b" HTTP/1.1"):
+        refused = everything(web.connect(start + b"\r\nHost: localhost\r\n\r\n"))
+        assert b"\r\nContent-Type: application/problem+json\r\n" in refused, start
+        assert json.loads(refused.partition(b"\r\n\r\n")[2])["request_id"]
     assert "Traceback" not in web.log
 
 
 def test_a_body_that_is_too_large_is_a_problem(web, member):
     status, headers, body = web.call("POST", "/api/tasks", {"title": "x" * 1_000_001}, member)
     assert (status, headers["Content-Type"]) == (413, "application/problem+json")
-    assert json.loads(body)["title"] == "Content Too Large"
+    assert json.loads(body)["type"] == "/api/problems/content-too-large"

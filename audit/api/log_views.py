@@ -156,7 +156,7 @@ class ProofViewSet(ApiViewSet):
         newest, index = checkpoint_store.latest(log), seq - log
         if newest is None or newest.size <= index:
             headers = {"Retry-After": str(settings.CHECKPOINT_SECONDS)}
-            raise Problem(404, "No checkpoint covers this entry yet.", headers=headers)
+            raise Problem(404, "No checkpoint covers this entry yet.", headers=headers, type="not-covered-yet")
         response = HttpResponse(bytes(prove(log, index, newest)), content_type=TEXT)
         response["Content-Disposition"] = f'attachment; filename="{key}.tlog-proof"'
         return response

@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 from django.db import Error, connection
 from rest_framework import authentication, exceptions
 
+from taskpulse.errors import Problem
 from tasks import context, tokens
 
 # One statement: the token, its user, and the names of the user's groups. An expired token is no token.
@@ -107,3 +108,9 @@ class SessionAuthentication(authentication.SessionAuthentication):
         if found is not None:
             context.current().actor = context.Actor.of_user(found[0], "session")
         return found
+
+    def enforce_csrf(self, request):
+        try:
+            super().enforce_csrf(request)
+        except exceptions.PermissionDenied:
+            raise Problem(403, "The CSRF token is missing or wrong; send it in X-CSRFToken.", type="csrf-failed") from None

@@ -4,6 +4,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
+from taskpulse.problem_types import PATH, TYPES
 from tasks.api.pagination import LIMIT, MOST
 
 
@@ -16,35 +17,24 @@ class ProblemErrorSerializer(serializers.Serializer):
 class ProblemSerializer(serializers.Serializer):
     """RFC 9457."""
 
-    type = serializers.CharField()
-    title = serializers.CharField()
+    type = serializers.CharField(help_text=f"`{PATH}/…`: a path of this service, where a page says what it means and what to do.")
+    title = serializers.CharField(help_text="The same for each problem of the type, in the caller's language.")
     status = serializers.IntegerField()
-    detail = serializers.CharField()
-    request_id = serializers.CharField(required=False)
+    detail = serializers.CharField(help_text="What is wrong this time, in the caller's language.")
+    request_id = serializers.CharField(help_text="As in X-Request-ID; the server's log has it.")
     errors = ProblemErrorSerializer(many=True, required=False)
 
 
-_PROBLEMS = {
-    400: "Malformed JSON, or an unknown or wrong query parameter, which it names with the valid ones.",
-    401: "Not signed in, or the token is not valid.",
-    403: "The role does not allow this, or the CSRF token is missing.",
-    404: "There is no such resource.",
-    406: "The Accept header excludes application/json.",
-    409: "The task was changed at the same time.",
-    410: "What was asked for was erased from the audit log.",
-    412: "If-Match names a version that is not the present one.",
-    413: "The body is too large.",
-    415: "The body is not application/json.",
-    422: "The body has wrong values; `errors` points at each.",
-    429: "As many of these as there may be are under way; try again after Retry-After seconds.",
-    503: "The database cannot be used; try again after Retry-After seconds.",
-}
 _READ = (401, 403, 406, 503)
+
+
+def _meanings(status: int) -> str:
+    return " ".join(f"`{found.name}`: {found.meaning}" for found in TYPES if found.status == status)
 
 
 def problems(*statuses: int) -> dict:
     return {
-        (status, "application/problem+json"): OpenApiResponse(ProblemSerializer, description=_PROBLEMS[status])
+        (status, "application/problem+json"): OpenApiResponse(ProblemSerializer, description=_meanings(status))
         for status in sorted({*_READ, *statuses})
     }
 
