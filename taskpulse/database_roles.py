@@ -27,6 +27,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "tasks_watcher": {WEB: "SELECT, INSERT, DELETE", AUDITOR: "SELECT"},
     # Written by the triggers alone.
     "tasks_tombstone": {WEB: "SELECT"},
+    "tasks_search": {WEB: "SELECT"},
     # The web role adds events, and neither changes nor removes any; held rows it releases by a procedure.
     "tasks_outbox": {
         WEB: f"SELECT, {_NEW_EVENT}",
@@ -67,6 +68,10 @@ ROUTINES: Mapping[str, frozenset[str]] = {
     "watcher_agrees": frozenset({WEB}),
     "taskpulse_may_say": frozenset({WEB}),
     "taskpulse_untrue": frozenset({WEB}),
+    # What makes a query of what was typed.
+    "task_fold": frozenset({WEB}),
+    "task_phrase": frozenset({WEB}),
+    "task_query": frozenset({WEB}),
     # SECURITY DEFINER.
     "audit_discard_dead_letters": frozenset({WEB}),
     "audit_ensure_partition": frozenset({WORKER}),
