@@ -25,6 +25,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     # A comment's body alone is changed; somebody watches or does not.
     "tasks_comment": {WEB: "SELECT, INSERT, UPDATE (body), DELETE", AUDITOR: "SELECT"},
     "tasks_watcher": {WEB: "SELECT, INSERT, DELETE", AUDITOR: "SELECT"},
+    "tasks_label": {WEB: "SELECT, INSERT, UPDATE (name, colour, description), DELETE", AUDITOR: "SELECT"},
     # Written by the triggers alone.
     "tasks_tombstone": {WEB: "SELECT"},
     "tasks_search": {WEB: "SELECT"},
@@ -64,6 +65,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 ROUTINES: Mapping[str, frozenset[str]] = {
     # What checks an event runs with the rights of who writes it.
     "comment_agrees": frozenset({WEB}),
+    "label_agrees": frozenset({WEB}),
     "task_agrees": frozenset({WEB}),
     "watcher_agrees": frozenset({WEB}),
     "taskpulse_may_say": frozenset({WEB}),

@@ -30,14 +30,15 @@ def _permissions(model: str, *actions: str) -> frozenset[str]:
     return frozenset(f"{app}.{action}_{name}" for action in actions)
 
 
-_TASK_READER = _permissions("tasks.task", "view")
-_TASK_WRITER = _permissions("tasks.task", "view", "add", "change", "delete")
+_WRITE = ("view", "add", "change", "delete")
+_TASK_READER = _permissions("tasks.task", "view") | _permissions("tasks.label", "view")
+_TASK_WRITER = _permissions("tasks.task", *_WRITE) | _permissions("tasks.label", *_WRITE)
 _LOG_READER = _permissions("audit.entry", "view") | _permissions("audit.loghead", "view") | _permissions("audit.deadletter", "view")
 _OPERATOR = _permissions("audit.deadletter", "delete") | _permissions("tasks.outboxevent", "view", "change")
 _PEOPLE = (
     _permissions("auth.user", "view", "add", "change")
     | _permissions("auth.group", "view")
-    | _permissions("tasks.apitoken", "view", "add", "change", "delete")
+    | _permissions("tasks.apitoken", *_WRITE)
 )
 
 ROLES: dict[str, Role] = {

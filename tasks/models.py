@@ -14,17 +14,17 @@ from tasks.around import Comment, Watcher
 from tasks.audited import AuditedModel, DecidedDateTimeField
 from tasks.deletion import Tombstone
 from tasks.events import rfc3339, uuid7
+from tasks.labels import LABEL_LENGTH, Label
 from tasks.outbox import OutboxEvent
 from tasks.tokens import ApiToken
 
-__all__ = ["ApiToken", "Comment", "OutboxEvent", "Priority", "Status", "Task", "Tombstone", "Watcher"]
+__all__ = ["ApiToken", "Comment", "Label", "OutboxEvent", "Priority", "Status", "Task", "Tombstone", "Watcher"]
 
 TITLE_LENGTH = 255
 DESCRIPTION_LENGTH = 20_000
 CATEGORY_LENGTH = 64
 SUMMARY_LENGTH = 2_000
 LABELS = 50
-LABEL_LENGTH = 64
 
 models.CharField.register_lookup(Length)
 models.TextField.register_lookup(Length)

@@ -99,11 +99,12 @@ def test_the_table_itself_keeps_to_the_rules(columns):
     assert not granted(WEB, "tasks_outbox").keys() & {"UPDATE", "DELETE", "TRUNCATE"}
     assert granted(WORKER, "tasks_outbox")["UPDATE"].isdisjoint({"event_id", "payload", "digest", "version", "subject_id"})
     for table in TABLES:
-        if table.startswith(("tasks_task", "tasks_tombstone", "auth_", "django_session", "tasks_apitoken")):
+        if table.startswith(("tasks_task", "tasks_label", "tasks_tombstone", "auth_", "django_session", "tasks_apitoken")):
             assert not granted(WORKER, table).keys() & writes, table
     assert granted(WEB, "tasks_comment")["UPDATE"] == {"body"}
     assert "UPDATE" not in granted(WEB, "tasks_watcher")
-    compared = {"tasks_task", "tasks_comment", "tasks_watcher", "tasks_outbox", "auth_user"}
+    assert granted(WEB, "tasks_label")["UPDATE"] == {"name", "colour", "description"}
+    compared = {"tasks_task", "tasks_comment", "tasks_watcher", "tasks_label", "tasks_outbox", "auth_user"}
     assert {table for table in TABLES if granted(AUDITOR, table)} == compared | set(LOG_TABLES)
     assert all(granted(AUDITOR, table).keys() == {"SELECT"} for table in compared | set(LOG_TABLES))
     assert granted(AUDITOR, "auth_user")["SELECT"] == {"id", "username"}

@@ -14,7 +14,7 @@ from audit.models import DeadLetter
 from taskpulse.database_roles import AUDITOR, WEB, WORKER
 from tasks import context, events, outbox
 from tasks.context import Actor, Context
-from tasks.models import Comment, OutboxEvent, Task, Watcher
+from tasks.models import Comment, Label, OutboxEvent, Task, Watcher
 from tests.database_role import OWNER
 from tests.recording import assert_log_is_whole, message, messages, record, waiting
 
@@ -126,6 +126,28 @@ def test_an_event_of_a_comment_that_says_something_else_is_refused(stolen, forge
             attributes={"actorid": "7", "actorname": "ana", "actortype": "user"},
         )  # fmt: skip
         stolen.execute(INSERT, (key, "comment", str(comment.pk), comment.version, task.pk, payload))
+
+
+@pytest.mark.parametrize(
+    ("document", "refusal"),
+    [({}, None), ({"name": "feature"}, "its data"), ({"colour": "#000000"}, "its data"), ({"description": "x"}, "its data")],
+    ids=["the truth", "another name", "another colour", "another description"],
+)
+def test_an_event_of_a_label_says_what_the_row_is(stolen, document, refusal):
+    label = Label(name=f"bug {uuid.uuid4()}")
+    with stolen.transaction(force_rollback=True):
+        statement = "INSERT INTO tasks_label (id, name) VALUES (%s, %s) RETURNING version, updated_at"
+        label.version, label.updated_at = stolen.execute(statement, [label.pk, label.name]).fetchone()
+        subject = {"subject_type": "label", "subject_id": str(label.pk), "version": 1, "task_id": None}
+        key, payload = events.build(
+            **subject, action="created", moment=label.updated_at, document=label.document() | document, changed={},
+            attributes={"actorid": "7", "actorname": "ana", "actortype": "user"},
+        )  # fmt: skip
+        if refusal is None:
+            stolen.execute(INSERT, (key, *subject.values(), payload))
+        else:
+            with pytest.raises(IntegrityConstraintViolation, match=refusal):
+                stolen.execute(INSERT, (key, *subject.values(), payload))
 
 
 def test_a_true_event_is_taken_once(stolen):
