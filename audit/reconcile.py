@@ -1,21 +1,20 @@
-"""Which of a batch are true events, and what the others are: the look-ups of the recorder, one statement each.
-
-Arrays are passed as PostgreSQL array literals: psycopg's list dumper costs many times as much.
-"""
+"""Which of a batch are true events, and what the others are: the look-ups of the recorder, one statement each."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
 from psycopg.pq import Format
 
+from audit import binary_arrays
+from audit.binary_arrays import ByteaArray, UuidArray
 from audit.dead_letters import Refused
 from tasks.events import SOURCE
 
 
-@dataclass(slots=True)
-class Matched:
+class Matched(NamedTuple):
     """The outbox row of a message, with its digest equal to that of the message's bytes."""
 
     subject_type: str
@@ -63,7 +62,8 @@ WITH wire AS MATERIALIZED (
   ))
   RETURNING o.id
 )
-SELECT m.number, m.subject_type, m.subject_id, m.version, m.task_id, m.held, m.id IN (SELECT t.id FROM taken t), clock_timestamp()
+SELECT m.number, m.subject_type, m.subject_id, m.version, m.task_id, m.held, m.id IN (SELECT t.id FROM taken t),
+  CASE WHEN m.number = (SELECT min(number) FROM matched) THEN clock_timestamp() END
 FROM matched m
 """
 
@@ -86,14 +86,6 @@ UNION ALL SELECT event_id, digest, false FROM tasks_outbox WHERE event_id = ANY(
 """
 
 
-def uuid_array(ids) -> str:
-    return "{" + ",".join([key.hex for key in ids]) + "}"
-
-
-def bytea_array(values) -> str:
-    return "{" + ",".join(f'"\\\\x{value.hex()}"' for value in values) + "}"
-
-
 def take_true(received) -> datetime | None:
     """Deletes the outbox rows of the true events whose turn it is, marks their messages `taken` (a second copy in the
     batch is not), and returns the database's time."""
@@ -106,11 +98,13 @@ def take_true(received) -> datetime | None:
     now = None
     with connection.cursor() as cursor:
         cursor.cursor.format = Format.BINARY  # loading the rows' text would cost as much as the statement
-        cursor.execute(_TAKE, [uuid_array(item.event.id for item in sent), bytea_array(item.digest for item in sent)])
-        for number, kind, subject, version, task, held, taken, now in cursor:  # noqa: B007
+        binary_arrays.allow(cursor)
+        cursor.execute(_TAKE, [UuidArray.of([item.event.id for item in sent]), ByteaArray.of([item.digest for item in sent])])
+        for number, *row, moment in cursor.fetchall():
             item = sent[number - 1]
-            item.row = Matched(kind, subject, version, task, held, taken)
-            item.taken = taken
+            item.row = Matched._make(row)
+            item.taken = item.row.taken
+            now = moment or now
     if len(sent) < len(received):
         for item in received:
             item.row = first[item.event.id, item.digest].row
@@ -127,11 +121,12 @@ def sort_out(others) -> SortedOut:
     result.repeated = len(others) - len(early) - len(unmatched)
     result.reordered = len(early)
     with connection.cursor() as cursor:
+        binary_arrays.allow(cursor)
         if early:
-            cursor.execute(_SEND_AGAIN, {"ids": uuid_array(item.event.id for item in early)})
+            cursor.execute(_SEND_AGAIN, {"ids": UuidArray.of([item.event.id for item in early])})
         if not unmatched:
             return result
-        ids = uuid_array({item.event.id for item in unmatched})
+        ids = UuidArray.of({item.event.id for item in unmatched})
         cursor.execute(_KNOWN, [ids, ids])
         known: dict[UUID, list[tuple[bytes, bool]]] = {}
         for event_id, digest, recorded in cursor:

@@ -173,6 +173,8 @@ def _read(messages: list[Message]) -> tuple[list[Received], list[dead_letters.Re
 
 def in_version_order(items: list[Received]) -> list[Received]:
     """The batch in the order of its arrival, but each subject's events by version in the places that they hold."""
+    if len({(item.row.subject_type, item.row.subject_id) for item in items}) == len(items):
+        return items
     by_subject: dict[tuple[str, str], list[Received]] = {}
     for item in items:
         by_subject.setdefault((item.row.subject_type, item.row.subject_id), []).append(item)

@@ -8,7 +8,8 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from audit import archive, reconcile, recorder
+from audit import archive, binary_arrays, reconcile, recorder
+from audit.binary_arrays import ByteaArray, UuidArray
 from audit.models import DeadLetter, Entry, LogHead
 from tasks import context, events
 from tasks.models import Task
@@ -160,8 +161,8 @@ def test_no_statement_reads_the_outbox_as_a_whole(committed_db, emptied):
             cursor.execute("UPDATE pg_class SET relpages = 10000, reltuples = 0 WHERE oid = 'tasks_outbox'::regclass")
         cursor.execute("SELECT event_id, digest FROM tasks_outbox WHERE id %% 50 = 0", [])
         rows = cursor.fetchall()
-        ids = reconcile.uuid_array(row[0] for row in rows)
-        digests = reconcile.bytea_array(bytes(row[1]) for row in rows)
+        binary_arrays.allow(cursor)
+        ids, digests = UuidArray.of([row[0] for row in rows]), ByteaArray.of([bytes(row[1]) for row in rows])
         statements = [(reconcile._TAKE, [ids, digests]), (reconcile._SEND_AGAIN, {"ids": ids}), (reconcile._KNOWN, [ids, ids])]
         for mode in ("force_custom_plan", "force_generic_plan"):
             cursor.execute(f"SET plan_cache_mode = {mode}")
