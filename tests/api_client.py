@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from contextlib import contextmanager
 
 from django.contrib.auth.models import Group, User
@@ -64,6 +65,23 @@ def problem(response, status: int) -> dict:
     assert document["title"]
     assert document["detail"]
     return document
+
+
+def links(response) -> dict[str, str]:
+    """The URL of each relation of the Link header."""
+    return {relation: url for url, relation in re.findall(r'<([^>]+)>; rel="(\w+)"', response.get("Link", ""))}
+
+
+def walk(caller: Api, path: str, relation: str = "next") -> list[tuple[str, list[dict]]]:
+    """The pages, each with its path, from this one to where the relation leads no further."""
+    pages = []
+    while path:
+        assert len(pages) < 100, "the links lead round in a circle"
+        response = caller.get(path)
+        assert response.status_code == 200, response.content
+        pages.append((path, response.json()))
+        path = links(response).get(relation)
+    return pages
 
 
 def pointers(response) -> list[str]:

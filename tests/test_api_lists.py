@@ -1,13 +1,12 @@
 """Lists: filters, keyset pages, and what each costs in statements."""
 
-import re
 from urllib.parse import quote
 
 import pytest
 from django.db import connection
 
 from tasks.models import Task
-from tests.api_client import Api, api, person, problem, statements
+from tests.api_client import api, links, person, problem, statements, walk
 
 pytestmark = pytest.mark.django_db
 
@@ -15,20 +14,6 @@ pytestmark = pytest.mark.django_db
 def titles(response) -> list[str]:
     assert response.status_code == 200, response.content
     return [task["title"] for task in response.json()]
-
-
-def links(response) -> dict[str, str]:
-    return {relation: url for url, relation in re.findall(r'<([^>]+)>; rel="(\w+)"', response.get("Link", ""))}
-
-
-def walk(caller: Api, path: str, relation: str = "next") -> list[list[str]]:
-    pages = []
-    while path:
-        assert len(pages) < 100, "the links lead round in a circle"
-        response = caller.get(path)
-        pages.append([task["title"] for task in response.json()])
-        path = links(response).get(relation)
-    return pages
 
 
 @pytest.fixture
@@ -79,7 +64,7 @@ def test_filters(caller, query, expected):
     query = query.replace("{other}", str(caller.other.pk))
     assert "".join(titles(caller.get(f"/api/tasks?{query}"))) == expected
     assert "".join(titles(caller.get(f"/api/tasks/?{query}&limit=500"))) == expected
-    assert "".join("".join(page) for page in walk(caller, f"/api/tasks?{query}&limit=1")) == expected
+    assert "".join(task["title"] for _, page in walk(caller, f"/api/tasks?{query}&limit=1") for task in page) == expected
 
 
 @pytest.mark.parametrize(
@@ -107,7 +92,7 @@ def test_filters(caller, query, expected):
         ("cursor=AAAA", "cursor", "Link"),
         ("cursor=" + "A" * 23, "cursor", "Link"),
         ("cursor=" + "%C3%A9" * 23, "cursor", "Link"),
-        ("page=2", "page", "priority, status, assignee, label, limit, cursor"),
+        ("page=2", "page", "status, priority, assignee"),
         ("Status=pending", "Status", "status"),
         ("format=api", "format", "limit"),
         ("%FF%00=1", "\ufffd", "limit"),
@@ -193,10 +178,11 @@ def test_each_request_costs_the_same_for_few_and_many_rows(rows):
 
 
 @pytest.mark.parametrize(
-    "query",
-    ["", "status=pending", "status=pending,in_progress", "priority=low,high", "assignee=me", "assignee=none", "assignee=none,me"],
-)
-def test_a_page_is_read_from_an_index_in_its_order(caller, query):
+    ("query", "branches"),
+    [("", 1), ("status=pending", 3), ("status=pending,in_progress", 6), ("priority=low,high", 6), ("assignee=me", 3),
+     ("assignee=none", 3), ("assignee=none,me", 6), ("assignee=me&status=pending", 1), ("ordering=updated_at", 3)],
+)  # fmt: skip
+def test_a_page_is_read_from_an_index_in_its_order(caller, query, branches):
     """No scan of what does not match, no sort of what does: each branch stops at the limit."""
     with connection.cursor() as database:
         database.execute(
@@ -205,15 +191,16 @@ def test_a_page_is_read_from_an_index_in_its_order(caller, query):
             [caller.other.pk],
         )
         database.execute("ANALYZE tasks_task")
-    cursor = links(caller.get("/api/tasks?limit=1"))["next"].partition("cursor=")[2]
+    ordered = query if "ordering" in query else "ordering=-created_at"
+    cursor = links(caller.get(f"/api/tasks?limit=1&{ordered}"))["next"].partition("cursor=")[2]
     with statements() as found:
-        caller.get(f"/api/tasks?limit=1&cursor={cursor}&{query}")
+        assert caller.get(f"/api/tasks?limit=1&cursor={cursor}&{query}").status_code == 200
     with connection.cursor() as database:
         database.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
         database.execute("EXPLAIN " + found[1])
         plan = [row[0].strip() for row in database.fetchall()]
     scans = [number for number, line in enumerate(plan) if "on tasks_task" in line]
-    assert len(scans) == max(1, len(query.partition("=")[2].split(",")))
+    assert len(scans) == branches
     for number in scans:
         assert "Index Scan" in plan[number], plan
         assert not plan[number + 2].startswith("Filter"), plan

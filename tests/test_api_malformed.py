@@ -3,6 +3,7 @@
 import base64
 import json
 import string
+from datetime import UTC
 from urllib.parse import quote
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskpulse.errors import Problem
-from tasks.api import pagination, preconditions
+from tasks.api import listing, pagination, preconditions
+from tasks.api.ordering import ORDERINGS, Position
 from tasks.api.validation import RULES
 from tasks.models import OutboxEvent, Task
 from tests.api_client import api
@@ -41,7 +43,7 @@ _bodies = (
     | st.fixed_dictionaries({"title": _near.pop("title")}, optional=_near)  # often right
     | _values
 )
-_pairs = st.tuples(st.sampled_from(["status", "priority", "assignee", "label", "limit", "cursor"]) | _text, _text)
+_pairs = st.tuples(st.sampled_from(listing.PARAMETERS) | _text, _text)
 
 
 def _sound(response) -> None:
@@ -155,21 +157,42 @@ def test_any_headers(caller, given_headers, method):
     _sound(caller.send(method, path, b'{"title": "y"}', content_type, **headers))
 
 
+_KEYS = [pagination.NumberKeys(2**62), *ORDERINGS.values()]
+_lengths = st.sampled_from([17, 27])
+
+
 @_fuzz
-@given(st.text(max_size=40) | st.binary(min_size=17, max_size=17).map(lambda raw: base64.urlsafe_b64encode(raw).decode()[:23]))
-def test_a_cursor_is_one_of_ours_or_refused(cursor):
-    found = pagination.decode(cursor, 2**128 - 1)
-    assert found is None or pagination.encode(*found) == cursor
+@given(
+    st.sampled_from(_KEYS),
+    st.text(max_size=40) | _lengths.flatmap(lambda n: st.binary(min_size=n, max_size=n)).map(lambda raw: _base64(raw)),
+)
+def test_a_cursor_is_one_of_ours_or_refused(keys, cursor):
+    found = pagination.decode(keys, cursor)
+    assert found is None or pagination.encode(keys, *found) == cursor
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 @given(st.integers(0, 2**128 - 1), st.booleans())
 def test_a_cursor_leads_back_to_its_key(key, backward):
-    assert pagination.decode(pagination.encode(key, backward), 2**128 - 1) == (key, backward)
-    assert pagination.decode(pagination.encode(key, backward), key - 1) is None
+    keys = pagination.NumberKeys(2**128 - 1)
+    cursor = pagination.encode(keys, key, backward)
+    assert pagination.decode(keys, cursor) == (key, backward)
+    assert pagination.decode(pagination.NumberKeys(key - 1), cursor) is None
     # Two bits of the last character mean nothing: only one spelling of a key is ours.
-    cursor = pagination.encode(key, backward)
     spellings = [cursor[:-1] + last for last in string.ascii_letters + string.digits + "-_"]
-    assert [one for one in spellings if pagination.decode(one, 2**128 - 1) == (key, backward)] == [cursor]
+    assert [one for one in spellings if pagination.decode(keys, one) == (key, backward)] == [cursor]
+
+
+@given(st.sampled_from(list(ORDERINGS.values())), st.data(), st.booleans())
+def test_a_cursor_leads_back_to_its_position_in_its_ordering_alone(ordering, data, backward):
+    part = data.draw(st.integers(0, len(ordering.parts) - 1))
+    moments = st.none() if ordering.parts[part].valued is False else st.datetimes(timezones=st.just(UTC))
+    position = Position(part, data.draw(moments), data.draw(st.uuids()))
+    cursor = pagination.encode(ordering, position, backward)
+    assert [pagination.decode(keys, cursor) for keys in _KEYS if pagination.decode(keys, cursor)] == [(position, backward)]
 
 
 @given(st.text(alphabet='W/"*, 12', max_size=30))

@@ -8,6 +8,7 @@ from django.core.management import call_command
 
 from audit.api import filters
 from taskpulse.api_documents import DIRECTORY
+from tasks.api import listing
 from tests.api_client import Api, api, problem
 
 pytestmark = pytest.mark.django_db
@@ -50,9 +51,9 @@ def test_every_operation_is_there_with_its_problems_and_its_security(schema):
     assert {"422", "415", "413"} <= set(paths["/api/tasks"]["post"]["responses"])
     assert "412" in paths["/api/tasks/{id}"]["put"]["responses"]
     parameters = {parameter["name"] for parameter in paths["/api/tasks"]["get"]["parameters"]}
-    assert parameters == {"priority", "status", "assignee", "label", "limit", "cursor"}
+    assert parameters == set(listing.PARAMETERS)
     assert {p["name"] for p in paths["/api/audit"]["get"]["parameters"]} == set(filters.PARAMETERS)
-    assert {"version", "as_of"} < {p["name"] for p in paths["/api/tasks/{id}"]["get"]["parameters"]}
+    assert {"version", "as_of", "fields", "expand"} < {p["name"] for p in paths["/api/tasks/{id}"]["get"]["parameters"]}
 
 
 def test_the_described_task_is_the_one_that_is_answered(schema):

@@ -6,7 +6,7 @@ import uuid
 from django.db import connection
 
 from audit.redaction import MARKER
-from tasks.api.queries import utc
+from tasks.api.members import utc
 
 DOCUMENT = f"""
 SELECT e.seq, e.event_id, e.event_type, e.subject_type || '/' || e.subject_id AS subject, e.task_id, e.version,

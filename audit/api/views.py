@@ -17,7 +17,7 @@ from tasks.api.views import ApiViewSet, json_response, list_response, task_key
 from tasks.events import rfc3339
 
 # A window is added to it: the sum stays a bigint.
-_GREATEST_KEY = 2**62
+_KEYS = pagination.NumberKeys(2**62)
 
 
 @extend_schema_view(
@@ -52,8 +52,8 @@ class AuditViewSet(ApiViewSet):
 
     def list(self, request):
         wanted = filters.of_entries(request._request.GET, request.user.pk)
-        at = pagination.read(request._request.GET, _GREATEST_KEY)
-        return list_response(request._request, search.page(wanted, at))
+        at = pagination.read(request._request.GET, _KEYS)
+        return list_response(request._request, search.page(wanted, at), _KEYS)
 
     def retrieve(self, request, event_id):
         text = queries.one(task_key(event_id))
@@ -77,11 +77,11 @@ class HistoryViewSet(ApiViewSet):
     def list(self, request, id):
         key = task_key(id)
         refuse_unknown(request._request.GET, ("limit", "cursor"))
-        at = pagination.read(request._request.GET, _GREATEST_KEY)
+        at = pagination.read(request._request.GET, _KEYS)
         found = search.page(search.Search(tasks=[key]), at)
         if not found.texts and at.key is None and not queries.task_exists(key):
             raise Http404
-        return list_response(request._request, found)
+        return list_response(request._request, found, _KEYS)
 
 
 class AuditedViewSet(ApiViewSet):

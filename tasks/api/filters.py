@@ -1,30 +1,45 @@
-"""The filters of the task list: what may be asked, and the SQL that answers it from an index."""
+"""The filters of the task list: what may be asked, and what it means for a task."""
 
 import csv
+import difflib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from taskpulse.errors import InvalidQuery
-from tasks.models import LABEL_LENGTH, Priority, Status
+from tasks.api.validation import Wrong, due_at, task_id
+from tasks.models import CATEGORY_LENGTH, LABEL_LENGTH, Priority, Status
 
 _MOST_VALUES = 50
+_MOST_ERRORS = 100
+TIMES = ("due", "created", "updated", "completed")
+_MOMENTS = tuple(f"{time}_{side}" for time in TIMES for side in ("before", "after"))
+# What has one value; the others take several.
+ONCE = frozenset({"limit", "cursor", "ordering", "overdue", *_MOMENTS})
+PARAMETERS = (
+    "status", "priority", "assignee", "created_by", "label", "label_all", "parent", "category", "overdue", *_MOMENTS,
+)  # fmt: skip
+_OPEN = [Status.PENDING.value, Status.IN_PROGRESS.value]
 
 
-class Alternative(NamedTuple):
-    """An SQL condition on `t`. PostgreSQL does not see that `IS NULL` fixes a column, as `=` does: `null_column` names it,
-    so that the ORDER BY can begin with it and the index serve."""
+class Condition(NamedTuple):
+    """An SQL condition on the task `t`. `column`: that it holds only for tasks which have a value there, if it says so."""
 
     sql: str
-    values: list
-    null_column: str = ""
+    values: tuple
+    column: str = ""
 
 
 @dataclass(slots=True)
-class Condition:
-    """A row matches any of the alternatives; `ordered` if an index gives the rows of each in the order of the list."""
+class Filters:
+    """A task matches if each column of `equal` has one of its values (None: it has none) and every condition holds."""
 
-    alternatives: list[Alternative] = field(default_factory=list)
-    ordered: bool = True
+    equal: dict[str, list] = field(default_factory=dict)
+    conditions: list[Condition] = field(default_factory=list)
+
+    def restrict(self, column: str, values: list) -> None:
+        """To these values, and to those that it is restricted to already."""
+        known = self.equal.get(column)
+        self.equal[column] = values if known is None else [value for value in known if value in values]
 
 
 def words(query, name: str) -> list[str]:
@@ -33,84 +48,149 @@ def words(query, name: str) -> list[str]:
     try:
         lines = [next(csv.reader([given], skipinitialspace=True, strict=True), None) or [""] for given in query.getlist(name)]
     except csv.Error:
-        raise InvalidQuery(
-            [
-                {
-                    "parameter": name,
-                    "detail": f"{name}: expected values separated by commas, one that holds a comma in double quotes.",
-                }
-            ]
-        ) from None
+        detail = f"{name}: expected values separated by commas, one that holds a comma in double quotes."
+        raise InvalidQuery([{"parameter": name, "detail": detail}]) from None
     values = [word.strip() for line in lines for word in line]
     return list(dict.fromkeys(values))
 
 
 def refuse_unknown(query, known: tuple[str, ...]) -> None:
-    """Raises InvalidQuery for a parameter that the list does not have, or one given twice that has one value."""
+    """Raises InvalidQuery for what `unknown` finds."""
+    errors = unknown(query, known)
+    if errors:
+        raise InvalidQuery(errors)
+
+
+def unknown(query, known: tuple[str, ...]) -> list[dict]:
+    """What is wrong with the names of parameters: one that is not known, or one given twice that has one value."""
     errors = []
     for name in query:
         shown = name[:100].encode("utf-8", "replace").decode()
         if name not in known:
-            errors.append({"parameter": shown, "detail": f"{shown}: no such parameter; there are {', '.join(known)}."})
-        elif name in {"limit", "cursor"} and len(query.getlist(name)) > 1:
+            detail = f"{shown}: no such parameter{nearest(shown, known)}; there are {', '.join(known)}."
+            errors.append({"parameter": shown, "detail": detail})
+        elif name in ONCE and len(query.getlist(name)) > 1:
             errors.append({"parameter": shown, "detail": f"{shown}: given more than once."})
-    if errors:
-        raise InvalidQuery(errors[:100])
+    return errors[:_MOST_ERRORS]
 
 
-def wrong_value(name: str, value: str, expected: str) -> dict:
-    return {"parameter": name, "detail": f"{name}: {value[:100]!r} is not valid; expected {expected}."}
+def nearest(name: str, known) -> str:
+    """`, did you mean …?` where one of the known names resembles it."""
+    found = difflib.get_close_matches(name.lower(), known, 1)
+    return f", did you mean {found[0]}?" if found else ""
 
 
-TASK_PARAMETERS = ("priority", "status", "assignee", "label", "limit", "cursor")
+def wrong_value(name: str, value: str, expected: str, known=()) -> dict:
+    detail = f"{name}: {value[:100]!r} is not valid{nearest(value[:100], known)}; expected {expected}."
+    return {"parameter": name, "detail": detail}
 
 
-def of_tasks(query, user_id: int) -> list[Condition]:
-    """The conditions that a query string asks for, the most selective index first. Raises InvalidQuery."""
-    if not query:
+def of_tasks(query, user_id: int, errors: list[dict]) -> Filters:
+    """What a query string asks for; what is wrong is added to `errors`."""
+    filters = Filters()
+    for name, (column, rule, known) in _COLUMNS.items():
+        if name in query:
+            filters.restrict(column, _values(query, name, lambda value, rule=rule: rule(value, user_id), known, errors))
+    for name, sql in (("label", "t.labels && %s::varchar[]"), ("label_all", "t.labels @> %s::varchar[]")):
+        if name in query:
+            filters.conditions.append(Condition(sql, (_values(query, name, _label, (), errors),)))
+    for name in _MOMENTS:
+        if name in query:
+            column, _, side = name.partition("_")
+            moment = _moment(name, query[name], errors)
+            filters.conditions.append(Condition(f"t.{column}_at {'<' if side == 'before' else '>='} %s", (moment,), f"{column}_at"))
+    if "overdue" in query:
+        _overdue(query["overdue"], filters, errors)
+    return filters
+
+
+def _overdue(written: str, filters: Filters, errors: list[dict]) -> None:
+    if written == "true":
+        filters.restrict("status", _OPEN)
+        filters.conditions.append(Condition("t.due_at < now()", (), "due_at"))
+    elif written == "false":
+        filters.conditions.append(Condition(f"(t.due_at IS NULL OR t.due_at >= now() OR t.status = '{Status.COMPLETED}')", ()))
+    else:
+        errors.append(wrong_value("overdue", written, "true or false"))
+
+
+def _values(query, name: str, rule, known, errors: list[dict]) -> list:
+    try:
+        written = words(query, name)
+    except InvalidQuery as wrong:
+        errors += wrong.errors
         return []
-    refuse_unknown(query, TASK_PARAMETERS)
-    conditions, errors = [], []
-    for name, rule in (("assignee", _assignee), ("status", _status), ("priority", _priority), ("label", _label)):
-        if name not in query:
-            continue
-        values = words(query, name)
-        if len(values) > _MOST_VALUES:
-            errors.append({"parameter": name, "detail": f"{name}: expected at most {_MOST_VALUES} values."})
-            continue
-        condition = Condition(ordered=name != "label")
-        for value in values:
-            found = rule(value, user_id)
-            if isinstance(found, str):
-                errors.append(wrong_value(name, value, found))
-            else:
-                condition.alternatives.append(found)
-        conditions.append(condition)
-    if errors:
-        raise InvalidQuery(errors)
-    return conditions
+    if len(written) > _MOST_VALUES:
+        errors.append({"parameter": name, "detail": f"{name}: expected at most {_MOST_VALUES} values."})
+        return []
+    values = []
+    for value in written:
+        try:
+            values.append(rule(value))
+        except Wrong as wrong:
+            errors.append(wrong_value(name, value, str(wrong), known))
+    return list(dict.fromkeys(values))
 
 
-def _assignee(value: str, user_id: int):
-    if value == "none":
-        return Alternative("t.assignee_id IS NULL", [], "t.assignee_id")
+def _moment(name: str, written: str, errors: list[dict]):
+    try:
+        return due_at(written)
+    except Wrong as wrong:
+        expected = "a date and time with its zone as 2026-01-15T10:30:00Z, its + written as %2B"
+        if len(written) == 10 and written.isascii() and written.count("-") == 2:
+            expected += "; a date alone names no moment, since a day begins at another one in each zone"
+        elif "no such time" in str(wrong):
+            expected += f"; {wrong}"
+        errors.append(wrong_value(name, written, expected))
+        return None
+
+
+# A rule takes a value as it is written and returns what the column has then; it raises Wrong with what was expected.
+def _one_of(values: list[str]):
+    def rule(value: str, user_id: int) -> str:
+        if value not in values:
+            raise Wrong("one of " + ", ".join(values))
+        return value
+
+    return rule
+
+
+def _person(value: str, user_id: int) -> int | None:
     if value == "me":
-        return Alternative("t.assignee_id = %s::bigint", [user_id])
+        return user_id
+    if value == "none":
+        return None
     if value.isascii() and value.isdigit() and len(value) <= 18:
-        # A literal type: the index is used whatever the number's size.
-        return Alternative("t.assignee_id = %s::bigint", [int(value)])
-    return "the id of a person, me or none"
+        return int(value)
+    raise Wrong("the id of a person, me or none")
 
 
-def _status(value: str, user_id: int):
-    return Alternative("t.status = %s", [value]) if value in Status.values else "one of " + ", ".join(Status.values)
+def _parent(value: str, user_id: int):
+    key = task_id(value)
+    if key is None and value != "none":
+        raise Wrong("the id of a task, or none")
+    return key
 
 
-def _priority(value: str, user_id: int):
-    return Alternative("t.priority = %s", [value]) if value in Priority.values else "one of " + ", ".join(Priority.values)
+def _category(value: str, user_id: int) -> str | None:
+    """Empty text means none, as it does in a body."""
+    if len(value) > CATEGORY_LENGTH or "\x00" in value:
+        raise Wrong(f"a category of at most {CATEGORY_LENGTH} characters, or nothing for tasks without one")
+    return value or None
 
 
-def _label(value: str, user_id: int):
+def _label(value: str) -> str:
     if not 1 <= len(value) <= LABEL_LENGTH or "\x00" in value:
-        return f"a label of 1 to {LABEL_LENGTH} characters"
-    return Alternative("t.labels @> ARRAY[%s]::varchar[]", [value])
+        raise Wrong(f"a label of 1 to {LABEL_LENGTH} characters")
+    return value
+
+
+# The column, the rule, and words that a wrong value may have been meant for.
+_COLUMNS = {
+    "assignee": ("assignee_id", _person, ("me", "none")),
+    "status": ("status", _one_of(Status.values), Status.values),
+    "priority": ("priority", _one_of(Priority.values), Priority.values),
+    "created_by": ("created_by_id", _person, ("me", "none")),
+    "parent": ("parent_id", _parent, ("none",)),
+    "category": ("category", _category, ()),
+}

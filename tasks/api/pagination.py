@@ -6,6 +6,7 @@ Cursors are opaque: base64url of a direction and a key. `Link` (RFC 8288) leads 
 import base64
 import binascii
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 from taskpulse.errors import InvalidQuery
@@ -15,62 +16,86 @@ MOST = 500
 _NEXT, _PREVIOUS = b"n", b"p"
 
 
+class Keys(Protocol):
+    """How the keys of a list are written in its cursors."""
+
+    def write(self, key) -> bytes: ...
+
+    def read(self, raw: bytes) -> Any:
+        """The key; None for what `write` never gave."""
+
+
+class NumberKeys(NamedTuple):
+    """Keys that are whole numbers from 0 to `most`."""
+
+    most: int
+
+    def write(self, key: int) -> bytes:
+        return key.to_bytes(16, "big")
+
+    def read(self, raw: bytes) -> int | None:
+        key = int.from_bytes(raw, "big")
+        return key if len(raw) == 16 and key <= self.most else None
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Where a page begins: after (`backward` false) or before the row of `key`, newest first; None is the start."""
+    """Where a page begins: after (`backward` false) or before the row of `key`, in the list's order; None is the start."""
 
-    limit: int
-    key: int | None = None
+    limit: int = LIMIT
+    key: Any = None
     backward: bool = False
 
 
-def encode(key: int, backward: bool) -> str:
-    raw = (_PREVIOUS if backward else _NEXT) + key.to_bytes(16, "big")
+def encode(keys: Keys, key, backward: bool) -> str:
+    raw = (_PREVIOUS if backward else _NEXT) + keys.write(key)
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def decode(cursor: str, most: int) -> tuple[int, bool] | None:
-    """Key and direction; None for what this module never gave. `most` is the greatest key there can be."""
-    if len(cursor) != 23 or not cursor.isascii():
+def decode(keys: Keys, cursor: str) -> tuple[Any, bool] | None:
+    """Key and direction; None for what this module never gave for such keys."""
+    if len(cursor) > 100 or not cursor.isascii():
         return None
     try:
-        raw = base64.b64decode(cursor + "=", altchars=b"-_", validate=True)
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except binascii.Error:
         return None
-    key, direction = int.from_bytes(raw[1:], "big"), raw[:1]
-    if direction not in (_NEXT, _PREVIOUS) or key > most or encode(key, direction == _PREVIOUS) != cursor:
+    backward = raw[:1] == _PREVIOUS
+    key = keys.read(raw[1:])
+    # Bits of the last character may mean nothing: only one spelling of a key is ours.
+    if key is None or encode(keys, key, backward) != cursor:
         return None
-    return key, direction == _PREVIOUS
+    return key, backward
 
 
-def read(query, most_key: int) -> Page:
-    """`limit` and `cursor` of a query string. Raises InvalidQuery."""
+def read(query, keys: Keys, errors: list[dict] | None = None) -> Page:
+    """`limit` and `cursor` of a query string. What is wrong is added to `errors`; without them it raises InvalidQuery."""
     limit, key, backward = LIMIT, None, False
-    errors = []
+    found_wrong = [] if errors is None else errors
     if "limit" in query:
         written = query["limit"]
         limit = int(written) if written.isascii() and written.isdigit() and len(written) <= 3 else 0
         if not 1 <= limit <= MOST:
-            errors.append({"parameter": "limit", "detail": f"limit: expected a whole number from 1 to {MOST}."})
+            found_wrong.append({"parameter": "limit", "detail": f"limit: expected a whole number from 1 to {MOST}."})
     if "cursor" in query:
-        found = decode(query["cursor"], most_key)
+        found = decode(keys, query["cursor"])
         if found is None:
-            detail = "cursor: expected one that a Link header of this list gave; leave it out to start at the newest."
-            errors.append({"parameter": "cursor", "detail": detail})
+            detail = "cursor: expected one that a Link header of this list, in this order, gave; leave it out to begin anew."
+            found_wrong.append({"parameter": "cursor", "detail": detail})
         else:
             key, backward = found
-    if errors:
-        raise InvalidQuery(errors)
+    if found_wrong and errors is None:
+        raise InvalidQuery(found_wrong)
     return Page(limit, key, backward)
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A page, newest first: its rows as JSON, and the keys from which `prev` and `next` lead on, if they do."""
+    """A page in the list's order: its rows as JSON, and the keys from which `prev` and `next` lead on, if they do."""
 
     texts: list[str]
-    newer: int | None
-    older: int | None
+    newer: Any
+    older: Any
 
 
 def cut(rows: list[tuple], at: Page) -> Slice:
@@ -86,15 +111,15 @@ def cut(rows: list[tuple], at: Page) -> Slice:
     return Slice([text for _, text in rows], newer, older)
 
 
-def link(request, newer: int | None, older: int | None) -> str | None:
-    """The Link header: `older` is the key after which the next page begins, `newer` the one before which the previous ends."""
-    if newer is None and older is None:
+def link(request, keys: Keys, page: Slice) -> str | None:
+    """The Link header: `next` begins after the page's last row, `prev` ends before its first."""
+    if page.newer is None and page.older is None:
         return None
     given = [(name, value) for name, values in request.GET.lists() if name != "cursor" for value in values]
     start = f"{request.scheme}://{request.get_host()}{request.path}?"
     links = []
-    for relation, key in (("next", older), ("prev", newer)):
+    for relation, key in (("next", page.older), ("prev", page.newer)):
         if key is not None:
-            query = urlencode([*given, ("cursor", encode(key, backward=relation == "prev"))])
+            query = urlencode([*given, ("cursor", encode(keys, key, backward=relation == "prev"))])
             links.append(f'<{start}{query}>; rel="{relation}"')
     return ", ".join(links)

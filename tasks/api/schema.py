@@ -56,6 +56,6 @@ PAGE = [
 ]
 
 
-def several(name: str, description: str, items: dict) -> OpenApiParameter:
+def several(name: str, description: str, items: dict, meaning: str = "any of them") -> OpenApiParameter:
     schema = {"type": "array", "items": items, "minItems": 1}
-    return OpenApiParameter(name, schema, style="form", explode=False, description=description + " Several by commas: any of them.")
+    return OpenApiParameter(name, schema, style="form", explode=False, description=f"{description} Several by commas: {meaning}.")

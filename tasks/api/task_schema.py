@@ -3,16 +3,46 @@
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
-from tasks.api import parsers
+from tasks.api import members, parsers
+from tasks.api.ordering import ORDERINGS
 from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, TASK_ID, header, problems, several
 from tasks.api.serializers import TaskChangeSerializer, TaskSerializer
-from tasks.models import LABEL_LENGTH, Priority, Status
+from tasks.models import CATEGORY_LENGTH, LABEL_LENGTH, Priority, Status
 
+_ONE_TASK = {"type": "string", "format": "uuid"}
+_LABEL = {"type": "string", "minLength": 1, "maxLength": LABEL_LENGTH}
+_TIMES = {"due": "is due", "created": "was created", "updated": "was last changed", "completed": "was completed"}
 _FILTERS = [
-    several("priority", "The priority.", {"type": "string", "enum": list(Priority.values)}),
     several("status", "The status.", {"type": "string", "enum": list(Status.values)}),
+    several("priority", "The priority.", {"type": "string", "enum": list(Priority.values)}),
     several("assignee", "The id of a person, `me` or `none`.", {"type": "string"}),
-    several("label", "A label.", {"type": "string", "minLength": 1, "maxLength": LABEL_LENGTH}),
+    several("created_by", "The id of a person, `me`, or `none` for what nobody signed in created.", {"type": "string"}),
+    several("label", "A label.", _LABEL),
+    several("label_all", "A label.", _LABEL, "all of them"),
+    several("parent", "The id of the task that it is a subtask of, or `none`.", {"anyOf": [_ONE_TASK, {"const": "none"}]}),
+    several("category", "The category; empty: those without one.", {"type": "string", "maxLength": CATEGORY_LENGTH}),
+    OpenApiParameter("overdue", bool, description="Whether it is due in the past and not completed."),
+    *(
+        OpenApiParameter(f"{name}_{side}", OpenApiTypes.DATETIME, description=f"It {what} {when}; RFC 3339 with a zone.")
+        for name, what in _TIMES.items()
+        for side, when in (("before", "before then"), ("after", "then or later"))
+    ),
+]
+_ORDERING = OpenApiParameter(
+    "ordering",
+    {"type": "string", "enum": list(ORDERINGS)},
+    description="By this and then by id; `-`: the greatest first. What has no such time comes last either way. `-priority`: high "
+    "ones first, of those the newest. Left out: by the time that a filter looks at, else by `created_at`, newest first.",
+)
+_MEMBERS = [
+    several("fields", "The members to show.", {"type": "string", "enum": list(members.FIELDS)}, "these alone"),
+    several(
+        "expand",
+        f"Shown in full: the assignee with `full_name`; `subtasks`, the {members.SUBTASKS} oldest (then `limit` is "
+        f"{members.MOST_WITH_SUBTASKS} at most).",
+        {"type": "string", "enum": list(members.EXPANDED)},
+        "all of them",
+    ),
 ]
 _LOCATION = header("Location", "The new task.", [201])
 _CREATED_ETAG = header("ETag", 'The version in double quotes: `"1"`.', [201])
@@ -27,7 +57,8 @@ _CHANGE = TaskChangeSerializer(partial=True)
 describe_tasks = extend_schema_view(
     list=extend_schema(
         summary="List tasks, newest first",
-        parameters=[*_FILTERS, *PAGE],
+        description="A task is shown that every filter matches.",
+        parameters=[*_FILTERS, _ORDERING, *_MEMBERS, *PAGE],
         responses={200: TaskSerializer(many=True), **problems(400)},
     ),
     create=extend_schema(
@@ -37,11 +68,13 @@ describe_tasks = extend_schema_view(
     ),
     retrieve=extend_schema(
         summary="Read a task",
-        description="With `version` or `as_of` as it was then, deleted tasks too, without ETag.",
+        description="With `version` or `as_of` as it was then, deleted tasks too; with `fields` or `expand` what they name: "
+        "each without ETag.",
         parameters=[
             TASK_ID,
             OpenApiParameter("version", {"type": "integer", "minimum": 1}, description="The state of this version."),
             OpenApiParameter("as_of", OpenApiTypes.DATETIME, description="The state at this moment."),
+            *_MEMBERS,
             IF_NONE_MATCH,
             ETAG,
         ],

@@ -5,8 +5,9 @@ import orjson
 from django.http import Http404, HttpResponse
 from rest_framework import viewsets
 
+from taskpulse.errors import InvalidQuery
 from taskpulse.roles import Right
-from tasks.api import filters, pagination, parsers, preconditions, queries, validation, writing
+from tasks.api import filters, listing, members, pagination, parsers, preconditions, queries, validation, writing
 from tasks.api.authentication import BearerAuthentication, SessionAuthentication
 from tasks.api.negotiation import JsonNegotiation, JsonRenderer
 from tasks.api.permissions import RolePermission
@@ -14,7 +15,7 @@ from tasks.api.serializers import TaskSerializer
 from tasks.api.task_schema import describe_tasks
 from tasks.models import Task
 
-_GREATEST_KEY = 2**128 - 1
+_READ_PARAMETERS = (*members.PARAMETERS, "version", "as_of")
 
 
 class ApiViewSet(viewsets.ViewSet):
@@ -48,9 +49,9 @@ def task_key(written: str):
     return key
 
 
-def list_response(request, page: pagination.Slice) -> HttpResponse:
+def list_response(request, page: pagination.Slice, keys: pagination.Keys) -> HttpResponse:
     response = json_response(f"[{','.join(page.texts)}]".encode())
-    link = pagination.link(request, page.newer, page.older)
+    link = pagination.link(request, keys, page)
     if link:
         response["Link"] = link
     return response
@@ -69,16 +70,15 @@ class TaskViewSet(ApiViewSet):
     }
 
     def list(self, request):
-        conditions = filters.of_tasks(request._request.GET, request.user.pk)
-        at = pagination.read(request._request.GET, _GREATEST_KEY)
-        return list_response(request._request, queries.page(conditions, at))
+        asked = listing.read(request._request.GET, request.user.pk)
+        return list_response(request._request, queries.page(asked), asked.ordering)
 
     # Answers `?version=` and `?as_of=` from the audit log, which this package does not know: taskpulse/urls.py names it.
     read_past = None
 
     def retrieve(self, request, id):
         if request._request.META.get("QUERY_STRING"):
-            return self.read_past(request._request, task_key(id))
+            return self._read_as_asked(request._request, task_key(id))
         found = queries.read(task_key(id))
         if found is None:
             raise Http404
@@ -87,6 +87,19 @@ class TaskViewSet(ApiViewSet):
         if preconditions.not_modified(request._request, version):
             return empty_response(304, **headers)
         return json_response(text.encode(), **headers)
+
+    def _read_as_asked(self, request, key) -> HttpResponse:
+        """With parameters: the task as it was, or some of its members. Neither has an ETag."""
+        if "version" in request.GET or "as_of" in request.GET:
+            return self.read_past(request, key)
+        errors = filters.unknown(request.GET, _READ_PARAMETERS)
+        shown = members.read(request.GET, errors)
+        if errors:
+            raise InvalidQuery(errors)
+        text = queries.read_members(key, shown)
+        if text is None:
+            raise Http404
+        return json_response(text.encode())
 
     def create(self, request):
         values = self._values(request, partial=False)

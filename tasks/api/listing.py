@@ -1,0 +1,53 @@
+"""What a query string asks of the task list: filters, an ordering, a page, and what to show. All that is wrong is told at once."""
+
+from dataclasses import dataclass, field
+
+from taskpulse.errors import InvalidQuery
+from tasks.api import filters, members, pagination
+from tasks.api.filters import Filters
+from tasks.api.members import Members
+from tasks.api.ordering import DEFAULT, ORDERINGS, Ordering
+from tasks.api.pagination import Page
+
+PARAMETERS = (*filters.PARAMETERS, "ordering", "limit", "cursor", *members.PARAMETERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    filters: Filters = field(default_factory=Filters)
+    ordering: Ordering = DEFAULT
+    page: Page = field(default_factory=Page)
+    members: Members = members.ALL
+
+
+_WHOLE = Listing()
+
+
+def read(query, user_id: int) -> Listing:
+    """Raises InvalidQuery."""
+    if not query:
+        return _WHOLE
+    errors = filters.unknown(query, PARAMETERS)
+    asked = filters.of_tasks(query, user_id, errors)
+    ordering = _ordering(query, asked, errors)
+    # A cursor is of an ordering: where that is wrong, it cannot be looked at.
+    page = pagination.read(query, ordering, errors) if ordering else Page()
+    shown = members.read(query, errors)
+    if "subtasks" in shown.expanded and page.limit > members.MOST_WITH_SUBTASKS:
+        most = members.MOST_WITH_SUBTASKS
+        errors.append({"parameter": "limit", "detail": f"limit: expected at most {most} with expand=subtasks."})
+    if errors:
+        raise InvalidQuery(errors)
+    return Listing(asked, ordering, page, shown)
+
+
+def _ordering(query, asked: Filters, errors: list[dict]) -> Ordering | None:
+    """The one that is named; else newest first by the first time that a filter looks at, so that its index gives the order."""
+    if "ordering" not in query:
+        column = next((condition.column for condition in asked.conditions if condition.column), "created_at")
+        return ORDERINGS[f"-{column}"]
+    name = query["ordering"]
+    if name not in ORDERINGS:
+        errors.append(filters.wrong_value("ordering", name, "one of " + ", ".join(ORDERINGS), ORDERINGS))
+        return None
+    return ORDERINGS[name]

@@ -1,0 +1,102 @@
+"""Which members of a task's document are shown, and which of them in full: `?fields=` and `?expand=`.
+
+PostgreSQL writes the JSON of what is read: loading times and UUIDs into Python and writing them out again costs several
+times as much. The tests hold it against `Task.document()`.
+"""
+# ruff: noqa: S608 (every part of the SQL is a constant of this code)
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from taskpulse.errors import InvalidQuery
+from tasks.api.filters import words, wrong_value
+
+PARAMETERS = ("fields", "expand")
+SUBTASKS = 50
+MOST_WITH_SUBTASKS = 100
+
+
+def utc(column: str) -> str:
+    """RFC 3339 in UTC with six digits: `taskpulse_time()`, written out so that PostgreSQL need not call a function."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+
+def _person(alias: str, more: str = "") -> str:
+    return f"CASE WHEN {alias}.id IS NOT NULL THEN json_build_object('id', {alias}.id::text, 'name', {alias}.username{more}) END"
+
+
+# In the order of the document.
+FIELDS = {
+    "assignee": _person("a"),
+    "category": "t.category",
+    "completed_at": utc("t.completed_at"),
+    "created_at": utc("t.created_at"),
+    "created_by": _person("c"),
+    "description": "t.description",
+    "due_at": utc("t.due_at"),
+    "id": "t.id",
+    "labels": "t.labels",
+    "parent": "t.parent_id",
+    "priority": "t.priority",
+    "status": "t.status",
+    "summary": "t.summary",
+    "title": "t.title",
+    "updated_at": utc("t.updated_at"),
+    "version": "t.version",
+}
+_JOINS = {
+    "assignee": "LEFT JOIN auth_user a ON a.id = t.assignee_id",
+    "created_by": "LEFT JOIN auth_user c ON c.id = t.created_by_id",
+}
+PEOPLE = " ".join(_JOINS.values())
+
+
+def _joined(columns: dict[str, str]) -> str:
+    """What follows FROM … t, so that `d` is the document."""
+    joins = " ".join(sql for name, sql in _JOINS.items() if name in columns)
+    selected = ", ".join(f"{sql} AS {name}" for name, sql in sorted(columns.items()))
+    return f"{joins} CROSS JOIN LATERAL (SELECT {selected}) d"
+
+
+EXPANDED = {
+    "assignee": _person("a", ", 'full_name', trim(a.first_name || ' ' || a.last_name)"),
+    # The oldest first, as people write down steps.
+    "subtasks": f"""(SELECT coalesce(json_agg(row_to_json(d) ORDER BY t.created_at, t.id), '[]') FROM (
+        SELECT s.* FROM tasks_task s WHERE s.parent_id = t.id ORDER BY s.created_at, s.id LIMIT {SUBTASKS}
+      ) t {_joined(FIELDS)})""",
+}
+
+
+class Members(NamedTuple):
+    """`fields`: all where it is empty. What is expanded is shown in any case."""
+
+    fields: frozenset[str] = frozenset()
+    expanded: frozenset[str] = frozenset()
+
+
+ALL = Members()
+
+
+@lru_cache(maxsize=256)
+def document(members: Members) -> str:
+    """What follows `FROM … t` in a statement, so that `row_to_json(d)` is the document."""
+    columns = {name: sql for name, sql in FIELDS.items() if not members.fields or name in members.fields}
+    return _joined(columns | {name: EXPANDED[name] for name in members.expanded})
+
+
+def read(query, errors: list[dict]) -> Members:
+    """What a query string asks to be shown; what is wrong is added to `errors`."""
+    if not ("fields" in query or "expand" in query):
+        return ALL
+    return Members(_names(query, "fields", FIELDS, errors), _names(query, "expand", EXPANDED, errors))
+
+
+def _names(query, parameter: str, known, errors: list[dict]) -> frozenset[str]:
+    try:
+        names = words(query, parameter) if parameter in query else []
+    except InvalidQuery as wrong:
+        errors += wrong.errors
+        return frozenset()
+    expected = "one of " + ", ".join(known)
+    errors += [wrong_value(parameter, name, expected, known) for name in names if name not in known][:100]
+    return frozenset(names)

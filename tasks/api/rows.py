@@ -1,0 +1,151 @@
+"""The rows of a page of tasks, by the indexes that give them in the list's order.
+
+An index gives rows in order where the columns before the one of the ordering have one value each. So each combination of
+values gets a branch of its own, which stops at the limit, and PostgreSQL merges them; `IN` would sort all that match, or look at
+all that do not. Whatever else is asked is looked at on the way.
+"""
+# ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
+
+import itertools
+from typing import NamedTuple
+
+from tasks.api.filters import Filters
+from tasks.api.ordering import Ordering, Part, Position
+from tasks.api.pagination import Page
+from tasks.models import Priority, Status
+
+# What an index holds before the column of the ordering and the id (`Task.Meta.indexes`), the best first.
+_INDEXES = {
+    "created_at": (
+        ("parent_id",), ("assignee_id", "status"), ("category",), ("created_by_id",), ("status", "priority"),
+    ),
+    "updated_at": (("assignee_id", "status"), ("status",)),
+    "due_at": (("assignee_id", "status"), ("status",)),
+    "completed_at": (("assignee_id",),),
+}  # fmt: skip
+_VALUES = {"status": Status.values, "priority": Priority.values}
+# These indexes leave out the tasks that have no value there.
+_PARTIAL = frozenset({"parent_id", "category"})
+_CASTS = {"assignee_id": "::bigint", "created_by_id": "::bigint"}
+_MOST_BRANCHES = 50
+
+
+class _Sql(NamedTuple):
+    text: str
+    values: list
+
+
+def select(filters: Filters, ordering: Ordering, at: Page) -> tuple[str, list]:
+    """A statement for the rows of a page and one row more, if there is one, in the direction of `at`: the columns of a task
+    and `part`. Whoever selects from it orders by `order()`."""
+    numbered = list(enumerate(ordering.parts))
+    if at.backward:
+        numbered.reverse()
+    if at.key is not None:
+        numbered = [(n, part) for n, part in numbered if (n <= at.key.part if at.backward else n >= at.key.part)]
+    stretches = []
+    for number, part in numbered:
+        merged = _Stretch(filters, ordering, part, at, at.key if at.key and at.key.part == number else None).merged()
+        if merged is not None:
+            stretches.append((number, merged))
+    if not stretches:
+        return "SELECT t.*, 0 AS part FROM tasks_task t WHERE false", []
+    if len(stretches) == 1:
+        ((number, one),) = stretches
+        return f"SELECT t.*, {number} AS part FROM ({one.text}) t", one.values
+    return _one_after_the_other(stretches, at)
+
+
+def _one_after_the_other(stretches: list[tuple[int, _Sql]], at: Page) -> tuple[str, list]:
+    """A later stretch is read only if the earlier ones do not fill the page."""
+    tables, before = [], []
+    for number, one in stretches:
+        enough = f" WHERE {' + '.join(f'(SELECT count(*) FROM p{n})' for n in before)} <= {at.limit}" if before else ""
+        tables.append(f"p{number} AS MATERIALIZED (SELECT t.*, {number} AS part FROM ({one.text}) t{enough})")
+        before.append(number)
+    rows = " UNION ALL ".join(f"SELECT * FROM p{number}" for number in before)
+    return f"WITH {', '.join(tables)} {rows}", [value for _, one in stretches for value in one.values]
+
+
+def order(ordering: Ordering, at: Page) -> str:
+    way = _direction(ordering, at)
+    return f"t.part {'DESC' if at.backward else 'ASC'}, t.{ordering.column} {way}, t.id {way}"
+
+
+def _direction(ordering: Ordering, at: Page) -> str:
+    return "DESC" if ordering.descending != at.backward else "ASC"
+
+
+class _Stretch:
+    """The rows of a page that lie in one part of the list."""
+
+    def __init__(self, filters: Filters, ordering: Ordering, part: Part, at: Page, key: Position | None):
+        self._ordering, self._part, self._conditions = ordering, part, filters.conditions
+        self._equal = dict(filters.equal)
+        for column, values in part.only.items():
+            known = self._equal.get(column, values)
+            self._equal[column] = [value for value in values if value in known]
+        self._way, self._limit, self._key = _direction(ordering, at), at.limit + 1, key
+
+    def merged(self) -> _Sql | None:
+        """None where no row can be."""
+        column = self._ordering.column
+        if any(not values for values in self._equal.values()):
+            return None
+        if self._part.valued is False and any(condition.column == column for condition in self._conditions):
+            return None
+        leading = self._leading()
+        others = self._others(leading)
+        choices = [[(name, value) for value in self._equal.get(name) or _VALUES[name]] for name in leading]
+        branches = [self._branch(chosen, others) for chosen in itertools.product(*choices)]
+        if len(branches) == 1:
+            return branches[0]
+        union = " UNION ALL ".join(f"({branch.text})" for branch in branches)
+        end = f"ORDER BY t.{column} {self._way}, t.id {self._way} LIMIT {self._limit}"
+        return _Sql(f"SELECT t.* FROM ({union}) t {end}", [value for branch in branches for value in branch.values])
+
+    def _leading(self) -> tuple[str, ...]:
+        """The columns of the index that leads."""
+        for columns in _INDEXES[self._ordering.column]:
+            count = 1
+            for name in columns:
+                values = self._equal.get(name) or _VALUES.get(name, ())
+                count *= 0 if name in _PARTIAL and None in values else len(values)
+            if 0 < count <= _MOST_BRANCHES and (self._ordering.column != "created_at" or self._equal.keys() & set(columns)):
+                return columns
+        return ()
+
+    def _others(self, leading: tuple[str, ...]) -> _Sql:
+        """The conditions that each branch has besides its own."""
+        texts, values = [], []
+        for name, allowed in self._equal.items():
+            if name not in leading:
+                alternatives = [_equals(name, value) for value in allowed]
+                texts.append("(" + " OR ".join(text for text, _ in alternatives) + ")")
+                values += [value for _, its in alternatives for value in its]
+        for condition in self._conditions:
+            texts.append(condition.sql)
+            values += condition.values
+        column, than = self._ordering.column, ">" if self._way == "ASC" else "<"
+        if self._part.valued is not None:
+            texts.append(f"t.{column} IS {'NOT ' if self._part.valued else ''}NULL")
+        if self._key is not None:
+            valued = self._part.valued is not False
+            texts.append(f"(t.{column}, t.id) {than} (%s, %s)" if valued else f"t.id {than} %s")
+            values += [self._key.moment, self._key.id] if valued else [self._key.id]
+        return _Sql(" AND ".join(texts), values)
+
+    def _branch(self, chosen: tuple, others: _Sql) -> _Sql:
+        own = [_equals(name, value) for name, value in chosen]
+        where = " AND ".join(filter(None, [*(text for text, _ in own), others.text]))
+        # PostgreSQL does not see that IS NULL fixes a column, as `=` does: the ORDER BY begins with it, so that the index serves.
+        fixed = [f"t.{name} {self._way}" for name, value in chosen if value is None]
+        by = ", ".join([*fixed, f"t.{self._ordering.column} {self._way}", f"t.id {self._way}"])
+        # The limit is a literal: for a parameter PostgreSQL's generic plan assumes a tenth of the table.
+        text = f"SELECT t.* FROM tasks_task t {'WHERE ' + where if where else ''} ORDER BY {by} LIMIT {self._limit}"
+        return _Sql(text, [*(value for _, its in own for value in its), *others.values])
+
+
+def _equals(column: str, value) -> tuple[str, list]:
+    # A literal type: the index is used whatever the number's size.
+    return (f"t.{column} IS NULL", []) if value is None else (f"t.{column} = %s{_CASTS.get(column, '')}", [value])
