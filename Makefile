@@ -61,9 +61,9 @@ settings-table: $(VENV)/.dev
 problem-types: $(VENV)/.dev
 	$(UNUSED_SETTINGS) $(BIN)/python manage.py problem_types
 
-# docs/api/openapi.yaml, from the views. It is sorted: after a merge, make it anew instead of mending it.
+# The other documents of docs/api, from the views and models. It is sorted: after a merge, make it anew instead of mending it.
 openapi: $(VENV)/.dev
-	$(UNUSED_SETTINGS) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/api/openapi.yaml
+	$(UNUSED_SETTINGS) $(BIN)/python manage.py api_documents
 
 # ---- the image; DOCKER names the engine's client
 

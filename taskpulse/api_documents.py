@@ -1,4 +1,4 @@
-"""What a program's author reads first: the description of the API, made by `make openapi` and served as it is committed.
+"""What a program's author reads first: the descriptions of API, topics and events, made by `make openapi` and served as committed.
 
 Making it takes a second of CPU, which nobody may cost the service by asking for it. The tests hold the committed one against
 what the code would make.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 import yaml
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.utils.cache import get_conditional_response
 from rest_framework.exceptions import MethodNotAllowed, NotAcceptable
 
@@ -20,6 +20,9 @@ DIRECTORY = Path(__file__).resolve().parent.parent / "docs" / "api"
 # The first is what a client gets that asks for none.
 _YAML = ["application/vnd.oai.openapi", "application/yaml"]
 _JSON = ["application/vnd.oai.openapi+json", "application/json"]
+_ASYNC_YAML = ["application/vnd.aai.asyncapi", "application/yaml"]
+_ASYNC_JSON = ["application/vnd.aai.asyncapi+json", "application/json"]
+_SCHEMA = ["application/schema+json", "application/json"]
 
 
 @cache
@@ -32,20 +35,38 @@ def _json(name: str) -> bytes:
     return orjson.dumps(yaml.load(_yaml(name), yaml.CSafeLoader))
 
 
+@cache
+def _schemas() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (DIRECTORY / "schemas").glob("*.json")}
+
+
 def openapi(request) -> HttpResponse:
     """The OpenAPI document as YAML (RFC 9512) or JSON."""
-    return _document(request, "openapi")
+    return _answer(request, {kind: _yaml for kind in _YAML} | {kind: _json for kind in _JSON}, "openapi")
 
 
-def _document(request, name: str) -> HttpResponse:
+def asyncapi(request) -> HttpResponse:
+    """The AsyncAPI document as YAML or JSON; what it refers to stands beside it here too."""
+    return _answer(request, {kind: _yaml for kind in _ASYNC_YAML} | {kind: _json for kind in _ASYNC_JSON}, "asyncapi")
+
+
+def schema(request, name: str) -> HttpResponse:
+    """The JSON Schema of the events about one kind of subject."""
+    return _answer(request, dict.fromkeys(_SCHEMA, _schemas().get), name)
+
+
+def _answer(request, forms: dict, name: str) -> HttpResponse:
+    """`forms`: by media type, the most preferred first, what gives a document's bytes by its name, or None."""
     if request.method not in {"GET", "HEAD"}:
         response = handle(MethodNotAllowed(request.method), {"request": request})
         response["Allow"] = "GET, HEAD"
         return response
-    kind = request.get_preferred_type([*_YAML, *_JSON])
+    kind = request.get_preferred_type(list(forms))
     if kind is None:
-        return handle(NotAcceptable(f"This document is {', '.join([*_YAML, *_JSON])}."), {"request": request})
-    content = _json(name) if kind in _JSON else _yaml(name)
+        return handle(NotAcceptable(f"This document is {', '.join(forms)}."), {"request": request})
+    content = forms[kind](name)
+    if content is None:
+        return handle(Http404(), {"request": request})
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     response = HttpResponse(content, content_type=kind, headers={"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept"})
     return get_conditional_response(request, etag=etag, response=response)

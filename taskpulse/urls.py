@@ -19,6 +19,8 @@ urlpatterns = [
     re_path(r"^api/schema/?$", api_documents.openapi, name="schema"),
     re_path(r"^api/problems/?$", problem_pages.all_types, name="problems"),
     re_path(r"^api/problems/(?P<name>[a-z-]+)/?$", problem_pages.one_type, name="problem"),
+    re_path(r"^api/asyncapi/?$", api_documents.asyncapi, name="asyncapi"),
+    re_path(r"^api/schemas/(?P<name>[^/]+)/?$", api_documents.schema, name="event-schema"),
     re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(url="/admin/"), name="root"),

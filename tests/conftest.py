@@ -48,12 +48,16 @@ os.environ["SECRET_KEY"] = secrets.token_urlsafe(50)
 os.environ["TASKPULSE_HOME"] = str(_HOME)
 os.environ["DJANGO_SETTINGS_MODULE"] = "taskpulse.settings"
 _SERVER = os.environ["DATABASE_URL"]
+_CONTRACT = pytest.StashKey()
 _RUN = f"taskpulse_test_{uuid.uuid4().hex[:12]}"
 
 
 def pytest_configure(config):
     # The settings need the environment above, so pytest-django, which would read them before this file, cannot do it.
     django.setup()
+    from tests.event_contract import EventContract
+
+    config.stash[_CONTRACT] = EventContract()
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         # The processes of pytest-xdist are to come here first, too.
         del os.environ["DJANGO_SETTINGS_MODULE"]
@@ -69,6 +73,17 @@ def pytest_runtest_makereport():
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item):
+    """Every event in the test's database, before that goes, is what its schema says; unless the test makes others on purpose."""
+    uses = {"db", "committed_db"} & {*item.fixturenames} or item.get_closest_marker("django_db")
+    looked = bool(uses) and item.get_closest_marker("foreign_events") is None
+    found = item.config.stash[_CONTRACT].violations_in_database() if looked else []
+    torn_down = yield
+    assert found == [], f"{len(found)} events are not what their schema says, as {found[0]}"
+    return torn_down
 
 
 @pytest.fixture(scope="session")

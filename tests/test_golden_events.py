@@ -33,6 +33,7 @@ def add_golden() -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.foreign_events
 def test_each_is_recorded_once_and_unchanged():
     add_golden()
     record(messages(waiting()))
@@ -54,6 +55,7 @@ def test_each_is_recorded_once_and_unchanged():
 
 
 @pytest.mark.django_db
+@pytest.mark.foreign_events
 def test_an_event_that_was_sent_before_the_upgrade_and_comes_again_is_absorbed():
     add_golden()
     sent = messages(waiting())

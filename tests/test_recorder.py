@@ -67,6 +67,7 @@ def test_entry_and_outbox_row_change_together_or_not_at_all(db, statement):
     assert assert_log_is_whole() == 3
 
 
+@pytest.mark.foreign_events
 def test_acts_without_a_row_have_no_order_and_wait_for_nothing(db):
     payloads = []
     for number in range(3):

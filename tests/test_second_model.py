@@ -10,6 +10,9 @@ from tasks.audited import AuditedModel
 from tasks.events import uuid7
 from tasks.models import OutboxEvent, Task, Tombstone
 
+# A model that is not installed has no schema.
+pytestmark = pytest.mark.foreign_events
+
 
 class Note(AuditedModel):
     """A model of the tests: belongs to a task, has no document function of Task's."""
