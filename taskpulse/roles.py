@@ -16,6 +16,7 @@ class Right(StrEnum):
     READ_TASKS = "read tasks"
     WRITE_TASKS = "write tasks"
     READ_AUDIT = "read the audit log"
+    MODERATE = "change what others wrote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,9 @@ def _permissions(model: str, *actions: str) -> frozenset[str]:
 
 
 _WRITE = ("view", "add", "change", "delete")
-_TASK_READER = _permissions("tasks.task", "view") | _permissions("tasks.label", "view")
-_TASK_WRITER = _permissions("tasks.task", *_WRITE) | _permissions("tasks.label", *_WRITE)
+_TASKS = ("tasks.task", "tasks.comment", "tasks.label")
+_TASK_READER = frozenset().union(*(_permissions(model, "view") for model in _TASKS))
+_TASK_WRITER = frozenset().union(*(_permissions(model, *_WRITE) for model in _TASKS))
 _LOG_READER = _permissions("audit.entry", "view") | _permissions("audit.loghead", "view") | _permissions("audit.deadletter", "view")
 _OPERATOR = _permissions("audit.deadletter", "delete") | _permissions("tasks.outboxevent", "view", "change")
 _PEOPLE = (

@@ -13,7 +13,7 @@ from django.utils import timezone
 from audit.models import Entry
 from taskpulse import roles
 from taskpulse.roles import Right
-from tasks.models import ApiToken, Task
+from tasks.models import ApiToken, Comment, Task
 from tests.api_client import Api, person, problem
 from tests.test_api_audit import record
 
@@ -38,6 +38,17 @@ task-detail     PATCH   /api/tasks/{task}                 401  403  403  200  40
 task-detail     DELETE  /api/tasks/{task}                 401  403  403  204  403  204
 task-history    GET     /api/tasks/{task}/history         401  403  200  200  200  200
 task-audited    GET     /api/tasks/{task}/audited         401  403  200  200  200  200
+task-comment-list    GET    /api/tasks/{task}/comments            401  403  200  200  200  200
+task-comment-list    POST   /api/tasks/{task}/comments            401  403  403  201  403  201
+task-comment-detail  GET    /api/tasks/{task}/comments/{comment}  401  403  200  200  200  200
+task-comment-detail  PUT    /api/tasks/{task}/comments/{comment}  401  403  403  403  403  200
+task-comment-detail  PATCH  /api/tasks/{task}/comments/{comment}  401  403  403  403  403  200
+task-comment-detail  DELETE /api/tasks/{task}/comments/{comment}  401  403  403  403  403  204
+task-watcher-list    GET    /api/tasks/{task}/watchers            401  403  200  200  200  200
+task-watcher-detail  PUT    /api/tasks/{task}/watchers/me         401  403  201  201  201  201
+task-watcher-detail  DELETE /api/tasks/{task}/watchers/me         401  403  204  204  204  204
+task-watcher-detail  PUT    /api/tasks/{task}/watchers/{person}   401  403  403  201  403  201
+task-watcher-detail  DELETE /api/tasks/{task}/watchers/{person}   401  403  403  204  403  204
 audit-list      GET     /api/audit                        401  403  403  403  200  200
 audit-detail    GET     /api/audit/{event}                401  403  403  403  200  200
 audit-export    GET     /api/audit/export                 401  403  403  403  200  200
@@ -47,7 +58,7 @@ log-tile        GET     /audit/tile/0/000                 401  403  403  403  40
 log-tile        GET     /audit/tile/entries/000.p/1       401  403  403  403  404  404
 """
 # What is sent, where it is not a title.
-_BODIES: dict[str, object] = {}
+_BODIES: dict[str, object] = {"task-comment-list": {"body": "x"}, "task-comment-detail": {"body": "y"}}
 _WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 
 
@@ -83,9 +94,11 @@ def test_every_method_of_every_route_is_in_the_table():
 @pytest.fixture
 def objects() -> SimpleNamespace:
     """What the paths of the table name. All of it is in the log."""
-    task = Task.objects.create(title="a task")
+    task, author = Task.objects.create(title="a task"), person()
+    comment = Comment.objects.create(task=task, author=author, body="somebody else's")
     record()
-    return SimpleNamespace(task=task.pk, event=Entry.objects.get().event_id)
+    event = Entry.objects.get(subject_type="task").event_id
+    return SimpleNamespace(task=task.pk, comment=comment.pk, person=author.pk, event=event)
 
 
 def _with_token(user, **changed) -> Api:
@@ -163,7 +176,7 @@ _EXPECTED = {
     "viewer": {Right.READ_TASKS},
     "member": {Right.READ_TASKS, Right.WRITE_TASKS},
     "auditor": {Right.READ_TASKS, Right.READ_AUDIT},
-    "admin": {Right.READ_TASKS, Right.WRITE_TASKS, Right.READ_AUDIT},
+    "admin": {Right.READ_TASKS, Right.WRITE_TASKS, Right.READ_AUDIT, Right.MODERATE},
 }
 
 
@@ -174,7 +187,7 @@ def test_the_roles_are_the_ones_that_were_agreed():
 def test_groups_add_up_and_a_group_of_another_name_gives_nothing():
     user = person("auditor")
     user.groups.add(Group.objects.get(name="member"), Group.objects.create(name="admins"))
-    assert roles.rights_of(user) == frozenset(Right)
+    assert roles.rights_of(user) == frozenset(Right) - {Right.MODERATE}
     other = person()
     other.groups.add(Group.objects.get(name="admins"))
     assert roles.rights_of(other) == frozenset()

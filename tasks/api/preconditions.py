@@ -26,8 +26,8 @@ def not_modified(request, version: int) -> bool:
     return header.strip() == "*" or any(tag == etag(version) for _, tag in _tags("If-None-Match", header))
 
 
-def check(request, version: int) -> None:
-    """If-Match and If-None-Match of an unsafe request on a task that is there. Raises Problem 412.
+def check(request, version: int, what: str = "task") -> None:
+    """If-Match and If-None-Match of an unsafe request on a task, or `what` else, that is there. Raises Problem 412.
 
     If-Match compares strongly: a weak tag never matches.
     """
@@ -35,7 +35,7 @@ def check(request, version: int) -> None:
     if header is not None and header.strip() != "*":
         tags = _tags("If-Match", header)
         if (False, etag(version)) not in tags:
-            detail = f"The task is at version {version} now, not at the one that If-Match names; read it again."
+            detail = f"The {what} is at version {version} now, not at the one that If-Match names; read it again."
             raise Problem(412, detail, headers={"ETag": etag(version)})
     if not_modified(request, version):
         raise Problem(412, f"If-None-Match excludes the present version {version}.", headers={"ETag": etag(version)})

@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from taskpulse.errors import InvalidBody
 from tasks.api import validation
+from tasks.around import BODY_LENGTH
 from tasks.models import CATEGORY_LENGTH, DESCRIPTION_LENGTH, LABEL_LENGTH, LABELS, SUMMARY_LENGTH, TITLE_LENGTH, Priority, Status
 
 
@@ -75,3 +76,24 @@ class TaskChangeSerializer(TaskSerializer):
     )
     priority = serializers.ChoiceField(Priority.choices, required=False, allow_null=True)
     status = serializers.ChoiceField(Status.choices, required=False, allow_null=True)
+
+
+class OfTaskSerializer(serializers.Serializer):
+    """What a comment and a watcher have in common."""
+
+    created_at = serializers.DateTimeField(read_only=True)
+    id = serializers.UUIDField(read_only=True)
+    task = serializers.UUIDField(read_only=True, help_text="The task that it belongs to.")
+    updated_at = serializers.DateTimeField(read_only=True)
+    version = serializers.IntegerField(read_only=True, min_value=1, help_text="Its own, not the task's.")
+
+
+class CommentSerializer(OfTaskSerializer):
+    """Published shape; the rule that runs is `tasks.api.validation.comment_body`."""
+
+    author = PersonSerializer(read_only=True)
+    body = serializers.CharField(max_length=BODY_LENGTH, trim_whitespace=False, help_text="Kept as written; not blank.")
+
+
+class WatcherSerializer(OfTaskSerializer):
+    user = PersonSerializer(read_only=True)

@@ -1,6 +1,8 @@
 from django.urls import re_path
 
+from tasks.api.comments import CommentViewSet
 from tasks.api.views import TaskViewSet
+from tasks.api.watchers import WatcherViewSet
 
 # With or without a trailing slash. `id` takes any segment: what is no id of a task is a 404 after authentication.
 urlpatterns = [
@@ -9,5 +11,19 @@ urlpatterns = [
         r"^tasks/(?P<id>[^/]+)/?$",
         TaskViewSet.as_view({"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}),
         name="task-detail",
+    ),
+    re_path(
+        r"^tasks/(?P<id>[^/]+)/comments/?$", CommentViewSet.as_view({"get": "list", "post": "create"}), name="task-comment-list"
+    ),
+    re_path(
+        r"^tasks/(?P<id>[^/]+)/comments/(?P<comment_id>[^/]+)/?$",
+        CommentViewSet.as_view({"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}),
+        name="task-comment-detail",
+    ),
+    re_path(r"^tasks/(?P<id>[^/]+)/watchers/?$", WatcherViewSet.as_view({"get": "list"}), name="task-watcher-list"),
+    re_path(
+        r"^tasks/(?P<id>[^/]+)/watchers/(?P<user>[^/]+)/?$",
+        WatcherViewSet.as_view({"put": "update", "delete": "destroy"}),
+        name="task-watcher-detail",
     ),
 ]

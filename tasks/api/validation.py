@@ -9,6 +9,7 @@ import uuid
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from tasks.around import BODY_LENGTH
 from tasks.models import (
     CATEGORY_LENGTH,
     DESCRIPTION_LENGTH,
@@ -153,6 +154,14 @@ def due_at(value) -> datetime | None:
         raise Wrong(f"there is no such time: {error}") from None
 
 
+def comment_body(value) -> str:
+    """As written, and not blank."""
+    written = text(value, 1, BODY_LENGTH)
+    if not written.strip():
+        raise Wrong(f"expected {COMMENT_EXPECTED}")
+    return written
+
+
 RULES = {
     "title": title,
     "description": description,
@@ -167,10 +176,12 @@ RULES = {
 }
 # What a task shows and a body may bring back; ignored (AIP-203).
 OUTPUT_ONLY = frozenset({"id", "version", "created_by", "created_at", "updated_at", "completed_at"})
+COMMENT_OUTPUT_ONLY = frozenset({"id", "version", "task", "author", "created_at", "updated_at"})
+COMMENT_EXPECTED = f"1 to {BODY_LENGTH} characters, not all of them white space"
 # What null makes of the fields that cannot be null: what a new task has. It removes a member (RFC 7396), and a task
 # without it is one that was created without it. Only the title has no such value.
 _REMOVED = {name: Task._meta.get_field(name).get_default for name in ("description", "labels", "priority", "status")}
-_MOST_ERRORS = 100
+MOST_ERRORS = 100
 
 
 def validate(body: dict, partial: bool = False) -> tuple[dict, list[dict]]:
@@ -190,7 +201,7 @@ def validate(body: dict, partial: bool = False) -> tuple[dict, list[dict]]:
             values[name] = rule(value)
         except Wrong as wrong:
             errors.append({"pointer": pointer(name, *(str(token)[:100] for token in wrong.path)), "detail": str(wrong)})
-    return values, errors[:_MOST_ERRORS]
+    return values, errors[:MOST_ERRORS]
 
 
 _CONSTRAINTS = {

@@ -8,6 +8,7 @@ from django.http import HttpResponse
 
 from taskpulse.errors import InvalidBody
 from tasks.api import queries, validation
+from tasks.audited import AuditedModel
 from tasks.models import Task
 
 _TRIES = 4
@@ -72,9 +73,9 @@ def assign(task: Task, values: dict, user) -> None:
             setattr(task, name, value)
 
 
-def document(task: Task) -> dict:
-    """The document of a task whose people are at hand: what its event says, if this request made one."""
-    if task.recorded is not None and task.recorded["version"] == task.version:
-        return task.recorded
-    (found,) = Task.documents([task])
+def document(row: AuditedModel) -> dict:
+    """The document of a row whose people are at hand: what its event says, if this request made one."""
+    if row.recorded is not None and row.recorded["version"] == row.version:
+        return row.recorded
+    (found,) = type(row).documents([row])
     return found

@@ -1,0 +1,89 @@
+"""`/api/tasks/{id}/watchers`: who watches a task; to watch and to stop may be repeated."""
+
+import uuid
+
+import pytest
+
+from tasks.models import OutboxEvent, Task, Watcher
+from tests.api_client import Api, api, person, problem, statements
+from tests.test_api_lists import links
+from tests.test_capture import commit_now, events_of
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ana() -> Api:
+    return api("member")
+
+
+@pytest.fixture
+def path(ana) -> str:
+    return f"/api/tasks/{ana.create()['id']}/watchers"
+
+
+def events() -> list[str]:
+    commit_now()
+    rows = OutboxEvent.objects.filter(subject_type="watcher").order_by("id")
+    return [event["type"] for row in rows for event in events_of(row.subject_id) if event["id"] == str(row.event_id)]
+
+
+def test_to_watch_and_to_stop_may_be_repeated(ana, path):
+    first = ana.send("PUT", f"{path}/me")
+    assert first.status_code == 201
+    again = ana.send("PUT", f"{path}/{ana.user.pk}/")
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert ana.get(path).json() == [first.json()] == Watcher.documents(Watcher.objects.all())
+    assert first.json()["user"] == {"id": str(ana.user.pk), "name": ana.user.username}
+    for _ in range(2):
+        assert ana.send("DELETE", f"{path}/me").status_code == 204
+    assert ana.get(path).json() == []
+    assert ana.send("PUT", f"{path}/me").json()["id"] != first.json()["id"]
+    assert events() == ["watcher.created", "watcher.deleted", "watcher.created"]
+    assert Task.objects.get().version == 1
+
+
+def test_a_reader_watches_herself_and_names_nobody_else(ana, path):
+    viewer = api("viewer")
+    assert viewer.send("PUT", f"{path}/me").status_code == 201
+    assert viewer.send("PUT", f"{path}/{viewer.user.pk}").status_code == 200
+    for method in ("PUT", "DELETE"):
+        assert "nobody else" in problem(viewer.send(method, f"{path}/{ana.user.pk}"), 403)["detail"]
+    assert ana.send("DELETE", f"{path}/{viewer.user.pk}").status_code == 204
+
+
+def test_who_is_not_there_and_who_is_deactivated(ana, path):
+    gone = person(is_active=False)
+    assert "no active person" in problem(ana.send("PUT", f"{path}/{gone.pk}"), 404)["detail"]
+    Watcher.objects.create(task=Task.objects.get(), user=gone)
+    assert ana.send("PUT", f"{path}/{gone.pk}").status_code == 200
+    assert ana.send("DELETE", f"{path}/{gone.pk}").status_code == 204
+    problem(ana.send("PUT", f"{path}/999999999"), 404)
+    for method in ("PUT", "DELETE"):
+        for wrong in ("you", "-1", "0", "9" * 20, "1.0", "٣"):
+            problem(ana.send(method, f"{path}/{wrong}"), 404)
+        problem(ana.send(method, f"/api/tasks/{uuid.uuid4()}/watchers/me"), 404)
+    problem(ana.get(f"/api/tasks/{uuid.uuid4()}/watchers"), 404)
+    problem(ana.get(f"{path}?page=1"), 400)
+
+
+def test_pages_lead_through_all_of_them(ana, path):
+    people = [person() for _ in range(5)]
+    Watcher.objects.bulk_create([Watcher(task=Task.objects.get(), user=one) for one in people])
+    first = ana.get(f"{path}?limit=3")
+    second = ana.get(links(first)["next"])
+    found = [row["user"]["name"] for row in first.json() + second.json()]
+    assert sorted(found) == sorted(one.username for one in people)
+    assert [row["id"] for row in ana.get(links(second)["prev"]).json()] == [row["id"] for row in first.json()]
+
+
+def test_each_request_costs_a_constant_number_of_statements(ana, path):
+    def cost(method: str, where: str) -> int:
+        with statements() as made:
+            assert ana.send(method, where).status_code < 300
+        return len(made) - 1  # the token's
+
+    costs = [cost("PUT", f"{path}/me"), cost("PUT", f"{path}/me"), cost("GET", path)]
+    Watcher.objects.bulk_create([Watcher(task=Task.objects.get(), user=person()) for _ in range(20)])
+    costs += [cost("GET", path), cost("DELETE", f"{path}/me"), cost("DELETE", f"{path}/me")]
+    assert costs == [4, 2, 1, 1, 5, 2]
