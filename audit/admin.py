@@ -30,7 +30,10 @@ class HistoricTaskAdmin(TaskAdmin):
             context["history"] = changes = readable.history(obj.pk, HISTORY_BESIDE)
             stale = getattr(context["adminform"].form, "stale_version", None)
             context["stale_version"] = stale
-            context["meanwhile"] = [change for change in changes if stale is not None and (change.version or 0) > stale]
+            context["meanwhile"] = [
+                change for change in changes
+                if stale is not None and change.subject_type == Task.subject_type and (change.version or 0) > stale
+            ]  # fmt: skip
             context["show_history"] = False
         return super().render_change_form(request, context, add, change, form_url, obj)
 

@@ -16,6 +16,7 @@ from unfold.decorators import display
 
 from audit import readable, redaction
 from audit.models import Entry
+from audit.verification.drift import audited_models
 from taskpulse.changelist import KeysetChangeList, ReadOnlyAdmin
 from taskpulse.templatetags.console import utc
 from tasks import events
@@ -29,7 +30,8 @@ class EventTypeFilter(admin.SimpleListFilter):
     parameter_name = "type"
 
     def lookups(self, request, model_admin):
-        kinds = [(f"task.{action}", f"Task {action}") for action in events.ACTIONS]
+        subjects = sorted(model.subject_type for model in audited_models())
+        kinds = [(f"{kind}.{action}", f"{kind.capitalize()} {action}") for kind in subjects for action in events.ACTIONS]
         return [*kinds, ("audit.", "Audit acts")]
 
     def queryset(self, request, queryset):
@@ -102,7 +104,9 @@ class ChangedFields(Func):
 
 
 class EntryTitle(Func):
-    template = "left(%(expressions)s #>> '{data,task,title}', 100)"
+    """What people call the subject: a task by its title, a comment by how it begins."""
+
+    template = "left(coalesce(%(expressions)s #>> '{data,task,title}', %(expressions)s #>> '{data,comment,body}'), 100)"
     output_field = CharField()
 
 
@@ -186,7 +190,9 @@ class EntryAdmin(ReadOnlyAdmin):
             (readable.label(name), readable.shown_of(name, before), readable.shown_of(name, after))
             for name, before, after in entry.changed or []
         ]
-        return render_to_string("audit/summary.html", {"entry": entry, "changed": changed[:6], "count": len(changed)})
+        created = entry.event_type.endswith(".created")
+        shown = {"entry": entry, "created": created, "changed": changed[:6], "count": len(changed)}
+        return render_to_string("audit/summary.html", shown)
 
     @display(description="Actor")
     def actor(self, entry):

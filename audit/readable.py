@@ -18,7 +18,7 @@ _DIFFED_LINES = 400  # beyond, a line-by-line comparison costs more than it tell
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)\.\d{6}Z")
 _NOBODY = "—"
 # What a creation need not repeat: the entry itself says it.
-_OBVIOUS = {"created_at", "created_by"}
+_OBVIOUS = {"created_at", "created_by", "author", "task"}
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class Change:
     that accounts for it, if its payload was erased."""
 
     event_id: object
+    subject_type: str
     action: str
     version: int | None
     at: datetime
@@ -82,7 +83,7 @@ def differences(changes: dict, action: str) -> list[Difference]:
     ]
 
 
-_FIRST = ["title", "status", "priority", "assignee", "labels", "due_at", "description"]
+_FIRST = ["title", "status", "priority", "assignee", "labels", "due_at", "description", "body", "user"]
 
 
 def _order(item: tuple) -> tuple:
@@ -120,7 +121,7 @@ def _lines(before: str, after: str) -> list[tuple[str, str]]:
 
 
 def entries(task_id, limit: int, before_seq: int | None = None) -> list[Change]:
-    """The newest recorded changes of a task, by keyset."""
+    """The newest recorded changes of a task and of what belongs to it, by keyset."""
     rows = Entry.objects.filter(task_id=task_id).order_by("-seq").annotate(
         changed=KeyTransform("changes", KeyTransform("data", "event_data")), why=KeyTextTransform("reason", "event_data"),
         erased=KeyTextTransform(redaction.MARKER, "event_data"),
@@ -133,8 +134,9 @@ def entries(task_id, limit: int, before_seq: int | None = None) -> list[Change]:
 def _of_entry(entry: Entry, changed, reason, erased_by) -> Change:
     action = entry.event_type.rpartition(".")[2]
     return Change(
-        entry.event_id, action, entry.version, entry.occurred_at, entry.actor_name or entry.actor_id or "unknown",
-        entry.actor_type or "", reason, entry.request_id, entry.seq, False, differences(changed, action), erased_by,
+        entry.event_id, entry.subject_type, action, entry.version, entry.occurred_at,
+        entry.actor_name or entry.actor_id or "unknown", entry.actor_type or "", reason, entry.request_id, entry.seq, False,
+        differences(changed, action), erased_by,
     )  # fmt: skip
 
 
@@ -143,7 +145,7 @@ def of_entry(entry: Entry) -> Change:
 
 
 def pending(task_id, limit: int) -> list[Change]:
-    """The newest changes of a task that are committed and not in the log yet."""
+    """The newest changes of a task, and of what belongs to it, that are committed and not in the log yet."""
     rows = OutboxEvent.objects.filter(task_id=task_id).order_by("-id").values_list("payload", "version", "held_at")
     return [_of_payload(orjson.loads(payload), version, held_at is not None) for payload, version, held_at in rows[:limit]]
 
@@ -152,7 +154,7 @@ def _of_payload(event: dict, version: int | None, held: bool) -> Change:
     action = event["type"].rpartition(".")[2]
     actor = event.get("actorname") or event.get("actorid") or "unknown"
     return Change(
-        event["id"], action, version, datetime.fromisoformat(event["time"]), actor,
+        event["id"], event["subject"].partition("/")[0], action, version, datetime.fromisoformat(event["time"]), actor,
         event.get("actortype", ""), event.get("reason"), event.get("requestid"), None, held,
         differences(event["data"].get("changes"), action),
     )  # fmt: skip

@@ -15,8 +15,9 @@ COLUMNS = """seq, event_id, event_type, subject_type, subject_id, version, task_
 partition, "offset", digest"""
 
 
-def disable_triggers() -> None:
-    for table in TABLES:
+def disable_triggers(*tables: str) -> None:
+    """Of these tables; of all of the log if none is named."""
+    for table in tables or TABLES:
         execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
 
 

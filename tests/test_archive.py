@@ -7,13 +7,14 @@ import threading
 
 import psycopg
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import ProgrammingError, connection, transaction
 
 from audit import archive
 from audit.export import Selection, bundle
 from audit.models import Archive, DeadLetter, Entry, LogHead
-from tasks.models import Task
+from tasks.models import Comment, Task
 from tests import offline
 from tests.recording import messages, record, recorded, task_with_versions, waiting
 from tests.rewriting import disable_triggers
@@ -26,18 +27,21 @@ PARTITION = "task_audit_log_00000"
 
 @pytest.fixture
 def log(committed_db, monkeypatch) -> Log:
-    """Its first 300 entries are in the first partition, 300 more in the next; `task` and `gone` are in both."""
+    """Its first 300 entries are in the first partition, 300 more in the next; `task`, `gone` and `comment` are in both."""
     execute("UPDATE audit_log SET first_seq = %s", END - 299)
     log = Log()
     log.task, log.gone = task_with_versions(2), task_with_versions(2)
+    log.comment = Comment.objects.create(task=log.task, author=User.objects.create(username="ana"), body="before")
     log.rows = waiting()
     record_all()
-    grow(296)
+    grow(295)
     log.task.title = "after the archive"
     log.task.save()
     log.gone.delete()
+    log.comment.body = "after the archive"
+    log.comment.save()
     record_all()
-    grow(298)
+    grow(297)
     log.sign()
     return log
 
@@ -145,6 +149,11 @@ def test_versions_and_rows_follow_upon_what_was_archived(archived):
         execute("DELETE FROM audit_archived_subject WHERE subject_id = %s", str(archived.task.pk))
         found = archived.verify().first_bad
         assert (found.check, found.seq, "version 3, its subject's first" in found.detail) == ("versions", END + 1, True)
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        execute("DELETE FROM audit_archived_subject WHERE subject_id = %s", str(archived.comment.pk))
+        found = archived.verify().first_bad
+        assert (found.check, found.seq, "version 2, its subject's first" in found.detail) == ("versions", END + 3, True)
         transaction.set_rollback(True)
 
 

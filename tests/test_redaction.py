@@ -18,7 +18,7 @@ from audit import erasure, redaction
 from audit.export import Selection, bundle
 from audit.models import Bundle, DeadLetter, Entry
 from tasks.context import Actor, Context, use
-from tasks.models import OutboxEvent, Task
+from tasks.models import Comment, OutboxEvent, Task, Watcher
 from tests.api_client import api
 from tests.console_pages import LETTERS, LOG, TASKS, Console
 from tests.offline import wrong_with
@@ -88,7 +88,7 @@ def is_told_of(event, person: str) -> bool:
 # The property.
 
 ACTS = st.tuples(
-    st.sampled_from(["create", "assign", "rename", "release", "delete", "raw", "letter"]),
+    st.sampled_from(["create", "assign", "rename", "release", "delete", "raw", "letter", "comment", "watch"]),
     st.sampled_from(sorted(NAMES)), st.sampled_from(sorted(NAMES)), st.integers(0, 3),
 )  # fmt: skip
 
@@ -105,6 +105,10 @@ def perform(acts, who: dict[str, User]) -> list[Task]:
             elif task is None:
                 tasks[slot] = Task.objects.create(title=f"by {who[actor].username}", created_by=who[actor], assignee=who[other])
                 made.append(tasks[slot])
+            elif act == "comment":
+                Comment.objects.create(task=task, author=who[other], body=f"by {who[actor].username}")
+            elif act == "watch":
+                Watcher.objects.get_or_create(task=task, user=who[other])
             elif act == "raw":
                 Task.objects.filter(pk=task.pk)._raw_delete("default")
                 del tasks[slot]
@@ -446,13 +450,14 @@ def test_the_database_wants_a_reason_and_who_asked(erased):
 
 def test_what_the_tables_still_hold_is_said(db):
     who = people()
-    perform([("create", "ana", "ana", 0)], who)
+    perform([("create", "ana", "ana", 0), ("comment", "ana", "ana", 0), ("watch", "bob", "ana", 0)], who)
     err, out = io.StringIO(), io.StringIO()
     call_command("redact_audit", f"--actor={who['ana'].pk}", *ASKED, "--dry-run", stdout=out, stderr=err)
-    assert out.getvalue() == "1 entries (from 1 to 1) and 0 dead letters would be erased\n"
+    assert out.getvalue() == "3 entries (from 1 to 3) and 0 dead letters would be erased\n"
     assert "the account is still there, and 1 tasks are assigned" in err.getvalue()
+    assert "1 comments by this person and 1 tasks watched are still in the tables" in err.getvalue()
     assert NAMES["ana"] not in err.getvalue() + out.getvalue()
     call_command("redact_audit", f"--task={Task.objects.get().pk}", *ASKED, stdout=out, stderr=err)
-    assert "the task itself is still there" in err.getvalue()
+    assert "the task itself is still there, with 1 comments" in err.getvalue()
     event = json.loads(bytes(waiting()[0].payload))
     assert (event["reason"], event["data"]["audit"]["asked_by"], event["type"]) == ("Art. 17 GDPR", "case 118", "audit.redacted")

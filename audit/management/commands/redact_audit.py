@@ -12,7 +12,12 @@ from tasks.context import Context, use
 
 _LIVE_ACTOR = """
 SELECT (SELECT count(*) FROM auth_user WHERE id::text = %(actor)s), (SELECT count(*) FROM (
-  SELECT FROM tasks_task WHERE created_by_id::text = %(actor)s OR assignee_id::text = %(actor)s LIMIT 1000) concerned)
+  SELECT FROM tasks_task WHERE created_by_id::text = %(actor)s OR assignee_id::text = %(actor)s LIMIT 1000) concerned),
+  (SELECT count(*) FROM tasks_comment WHERE author_id::text = %(actor)s),
+  (SELECT count(*) FROM tasks_watcher WHERE user_id::text = %(actor)s)
+"""
+_LIVE_TASK = """
+SELECT (SELECT count(*) FROM tasks_task WHERE id = %(task)s), (SELECT count(*) FROM tasks_comment WHERE task_id = %(task)s)
 """
 
 
@@ -68,16 +73,24 @@ class Command(BaseCommand):
         """What is erased from the log comes back with the next change, while the tables hold it."""
         with connection.cursor() as cursor:
             if scope.task is not None:
-                cursor.execute("SELECT count(*) FROM tasks_task WHERE id = %s", [scope.task])
-                if cursor.fetchone()[0]:
-                    self.stderr.write("the task itself is still there: its next change will tell of it again")
+                cursor.execute(_LIVE_TASK, {"task": scope.task})
+                tasks, comments = cursor.fetchone()
+                if tasks:
+                    self.stderr.write(
+                        f"the task itself is still there, with {comments} comments: their next changes will tell of them again"
+                    )
                 return
             cursor.execute(_LIVE_ACTOR, {"actor": scope.actor})
-            accounts, tasks = cursor.fetchone()
+            accounts, tasks, comments, watched = cursor.fetchone()
         if accounts:
             self.stderr.write(
                 f"the account is still there, and {tasks} tasks are assigned to it or created by it: while it bears the person's "
                 "name, their next changes will tell it again"
+            )
+        if comments or watched:
+            self.stderr.write(
+                f"{comments} comments by this person and {watched} tasks watched are still in the tables: the API deletes them, "
+                "and what their deletion tells is erased by running this again"
             )
 
     def _refuse_names(self, names, *texts) -> None:
