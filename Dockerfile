@@ -17,7 +17,7 @@ COPY . /app/
 # than the console's. The bytecode of what the roles import is made now, since the root file system will be read-only.
 RUN cd /app \
     && export PATH=/opt/venv/bin:$PATH TASKPULSE_MODE=local SECRET_KEY=build DATABASE_URL=postgresql://build@localhost/build TASKPULSE_STATIC_ROOT=/opt/static \
-    && PYTHONDONTWRITEBYTECODE=1 python manage.py collectstatic --noinput --verbosity 0 --ignore redoc \
+    && PYTHONDONTWRITEBYTECODE=1 python manage.py collectstatic --noinput --verbosity 0 \
     && find /opt/static -name '*.map*' -delete \
     && find /opt/venv /app -type d \( -name static -o -name tests -o -path '*/locale/*' -not -path '*/locale/en*' \) -prune -exec rm -rf {} + \
     && find /opt/venv -name '*.po' -delete \
