@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+from django.db import connection
 
 from tasks.models import OutboxEvent, Task, Watcher
 from tests.api_client import Api, api, person, problem, statements
@@ -75,6 +76,39 @@ def test_pages_lead_through_all_of_them(ana, path):
     found = [row["user"]["name"] for row in first.json() + second.json()]
     assert sorted(found) == sorted(one.username for one in people)
     assert [row["id"] for row in ana.get(links(second)["prev"]).json()] == [row["id"] for row in first.json()]
+
+
+def test_the_list_of_what_somebody_watches(ana):
+    bo = api("viewer")
+    tasks = [ana.create(title=f"No. {number}", priority="high" if number % 2 else "low") for number in range(6)]
+    for watcher, numbers in ((ana, (0, 1, 2, 3)), (bo, (3, 5))):
+        for number in numbers:
+            watcher.send("PUT", f"/api/tasks/{tasks[number]['id']}/watchers/me")
+
+    def listed(query: str) -> list[int]:
+        return [int(task["title"][4:]) for task in ana.get(f"/api/tasks?{query}").json()]
+
+    assert listed("watching=me") == [3, 2, 1, 0]
+    assert listed(f"watching={bo.user.pk}") == [5, 3]
+    assert listed(f"watching=me,{bo.user.pk}") == [5, 3, 2, 1, 0]
+    assert listed(f"watching=me&watching={bo.user.pk}&priority=high&ordering=created_at") == [1, 3, 5]
+    assert listed("watching=me&assignee=me") == listed("watching=999999999999999999") == []
+    first = ana.get("/api/tasks?watching=me&limit=3")
+    assert [task["title"] for task in ana.get(links(first)["next"]).json()] == ["No. 0"]
+    for wrong in ("none", "you", "", "1,x"):
+        assert "watching" in problem(ana.get(f"/api/tasks?watching={wrong}"), 400)["detail"]
+
+
+def test_the_list_of_what_somebody_watches_begins_with_them(ana):
+    """It is as dear as what they watch, not as the table of tasks."""
+    with statements() as made:
+        assert ana.get("/api/tasks?watching=me").json() == []
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {made[-1]}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "watcher_of_user" in plan, plan
+    assert "tasks_task_pkey" in plan, plan
 
 
 def test_each_request_costs_a_constant_number_of_statements(ana, path):

@@ -16,8 +16,10 @@ _MOMENTS = tuple(f"{time}_{side}" for time in TIMES for side in ("before", "afte
 # What has one value; the others take several.
 ONCE = frozenset({"limit", "cursor", "ordering", "overdue", *_MOMENTS})
 PARAMETERS = (
-    "status", "priority", "assignee", "created_by", "label", "label_all", "parent", "category", "overdue", *_MOMENTS,
+    "status", "priority", "assignee", "created_by", "label", "label_all", "parent", "category", "watching", "overdue", *_MOMENTS,
 )  # fmt: skip
+# An array, so that PostgreSQL begins with what they watch and looks at no other task.
+_WATCHED = "t.id = ANY (ARRAY(SELECT w.task_id FROM tasks_watcher w WHERE w.user_id = ANY (%s::bigint[])))"
 _OPEN = [Status.PENDING.value, Status.IN_PROGRESS.value]
 
 
@@ -94,6 +96,9 @@ def of_tasks(query, user_id: int, errors: list[dict]) -> Filters:
     for name, sql in (("label", "t.labels && %s::varchar[]"), ("label_all", "t.labels @> %s::varchar[]")):
         if name in query:
             filters.conditions.append(Condition(sql, (_values(query, name, _label, (), errors),)))
+    if "watching" in query:
+        people = _values(query, "watching", lambda value: _watcher(value, user_id), ("me",), errors)
+        filters.conditions.append(Condition(_WATCHED, (people,)))
     for name in _MOMENTS:
         if name in query:
             column, _, side = name.partition("_")
@@ -163,6 +168,12 @@ def _person(value: str, user_id: int) -> int | None:
     if value.isascii() and value.isdigit() and len(value) <= 18:
         return int(value)
     raise Wrong("the id of a person, me or none")
+
+
+def _watcher(value: str, user_id: int) -> int:
+    if value == "none":
+        raise Wrong("the id of a person, or me")
+    return _person(value, user_id)
 
 
 def _parent(value: str, user_id: int):

@@ -21,6 +21,7 @@ _FILTERS = [
     several("label_all", "A label.", _LABEL, "all of them"),
     several("parent", "The id of the task that it is a subtask of, or `none`.", {"anyOf": [_ONE_TASK, {"const": "none"}]}),
     several("category", "The category; empty: those without one.", {"type": "string", "maxLength": CATEGORY_LENGTH}),
+    several("watching", "The id of a person who watches it, or `me`.", {"type": "string"}),
     OpenApiParameter("overdue", bool, description="Whether it is due in the past and not completed."),
     *(
         OpenApiParameter(f"{name}_{side}", OpenApiTypes.DATETIME, description=f"It {what} {when}; RFC 3339 with a zone.")
