@@ -101,6 +101,12 @@ TYPES: tuple[ProblemType, ...] = (
         _("Somebody changed or deleted the same task meanwhile. Nothing was changed. Read it and send the change again."),
     ),
     ProblemType(
+        "too-many-tasks",
+        409,
+        _("Too many tasks bear the label"),
+        _("A request renames or deletes a label on so many tasks as `detail` says. `manage.py labels` does it on any number."),
+    ),
+    ProblemType(
         "erased",
         410,
         _("The content was erased"),

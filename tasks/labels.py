@@ -4,6 +4,8 @@ A task bears its labels in its own row, any text of 1 to LABEL_LENGTH characters
 table decorates. Names are compared as the labels of tasks are, so "Bug" and "bug" are two labels.
 """
 
+import re
+
 from django.db import models
 from django.db.models import Q
 
@@ -13,6 +15,7 @@ from tasks.events import rfc3339, uuid7
 LABEL_LENGTH = 64
 LABEL_DESCRIPTION_LENGTH = 200
 COLOUR = r"^#[0-9a-f]{6}$"
+COLOUR_PATTERN = re.compile(COLOUR)
 # A grey that black and white text can both be read on.
 DEFAULT_COLOUR = "#808080"
 

@@ -46,6 +46,8 @@ def test_every_operation_is_there_with_its_problems_and_its_security(schema):
         "/api/tasks/{id}/history": ["get"],
         "/api/tasks/{id}/watchers": ["get"],
         "/api/tasks/{id}/watchers/{user}": ["delete", "put"],
+        "/api/labels": ["get", "post"],
+        "/api/labels/{label}": ["delete", "get", "patch", "put"],
         "/api/audit": ["get"],
         "/api/audit/export": ["get"],
         "/api/audit/{event_id}": ["get"],

@@ -13,7 +13,7 @@ from django.utils import timezone
 from audit.models import Entry
 from taskpulse import roles
 from taskpulse.roles import Right
-from tasks.models import ApiToken, Comment, Task
+from tasks.models import ApiToken, Comment, Label, Task
 from tests.api_client import Api, person, problem
 from tests.test_api_audit import record
 
@@ -27,6 +27,9 @@ ready           GET     /readyz                           200  200  200  200  20
 metrics         GET     /metrics                          200  200  200  200  200  200
 schema          GET     /api/schema                       200  200  200  200  200  200
 docs            GET     /api/docs                         200  200  200  200  200  200
+redoc           GET     /api/redoc                        200  200  200  200  200  200
+asyncapi        GET     /api/asyncapi                     200  200  200  200  200  200
+event-schema    GET     /api/schemas/task-event.v1.json   200  200  200  200  200  200
 problems        GET     /api/problems                     200  200  200  200  200  200
 problem         GET     /api/problems/not-found           200  200  200  200  200  200
 task-list       GET     /api/tasks                        401  403  200  200  200  200
@@ -49,6 +52,12 @@ task-watcher-detail  PUT    /api/tasks/{task}/watchers/me         401  403  201 
 task-watcher-detail  DELETE /api/tasks/{task}/watchers/me         401  403  204  204  204  204
 task-watcher-detail  PUT    /api/tasks/{task}/watchers/{person}   401  403  403  201  403  201
 task-watcher-detail  DELETE /api/tasks/{task}/watchers/{person}   401  403  403  204  403  204
+label-list      GET     /api/labels                       401  403  200  200  200  200
+label-list      POST    /api/labels                       401  403  403  201  403  201
+label-detail    GET     /api/labels/{label}               401  403  200  200  200  200
+label-detail    PUT     /api/labels/{label}               401  403  403  200  403  200
+label-detail    PATCH   /api/labels/{label}               401  403  403  200  403  200
+label-detail    DELETE  /api/labels/{label}               401  403  403  204  403  204
 audit-list      GET     /api/audit                        401  403  403  403  200  200
 audit-detail    GET     /api/audit/{event}                401  403  403  403  200  200
 audit-export    GET     /api/audit/export                 401  403  403  403  200  200
@@ -58,7 +67,12 @@ log-tile        GET     /audit/tile/0/000                 401  403  403  403  40
 log-tile        GET     /audit/tile/entries/000.p/1       401  403  403  403  404  404
 """
 # What is sent, where it is not a title.
-_BODIES: dict[str, object] = {"task-comment-list": {"body": "x"}, "task-comment-detail": {"body": "y"}}
+_BODIES: dict[str, object] = {
+    "task-comment-list": {"body": "x"},
+    "task-comment-detail": {"body": "y"},
+    "label-list": {"name": "x"},
+    "label-detail": {"name": "y"},
+}
 _WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 
 
@@ -96,9 +110,10 @@ def objects() -> SimpleNamespace:
     """What the paths of the table name. All of it is in the log."""
     task, author = Task.objects.create(title="a task"), person()
     comment = Comment.objects.create(task=task, author=author, body="somebody else's")
+    label = Label.objects.create(name="a label")
     record()
     event = Entry.objects.get(subject_type="task").event_id
-    return SimpleNamespace(task=task.pk, comment=comment.pk, person=author.pk, event=event)
+    return SimpleNamespace(task=task.pk, comment=comment.pk, person=author.pk, label=label.pk, event=event)
 
 
 def _with_token(user, **changed) -> Api:

@@ -125,7 +125,7 @@ _FAULTS = {
     "authentication": ("tasks.api.authentication._row", 500),
     "permission": ("tasks.api.permissions.rights_of", 500),
     "query": ("tasks.api.queries.page", 500),
-    "statement": ("tasks.api.pagination.read", 500),
+    "statement": ("tasks.api.listing.read", 500),
     "answer": ("tasks.api.views.list_response", 500),
     "resolver": ("django.urls.resolvers.URLResolver.resolve", 500),
     "last middleware": ("taskpulse.access.ended", 500),

@@ -13,6 +13,8 @@ from taskpulse.errors import InvalidQuery
 
 LIMIT = 50
 MOST = 500
+# Of a name of 64 characters in UTF-8.
+_LONGEST = 350
 _NEXT, _PREVIOUS = b"n", b"p"
 
 
@@ -54,7 +56,7 @@ def encode(keys: Keys, key, backward: bool) -> str:
 
 def decode(keys: Keys, cursor: str) -> tuple[Any, bool] | None:
     """Key and direction; None for what this module never gave for such keys."""
-    if len(cursor) > 100 or not cursor.isascii():
+    if len(cursor) > _LONGEST or not cursor.isascii():
         return None
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)

@@ -9,6 +9,7 @@ from rest_framework import serializers
 from taskpulse.errors import InvalidBody
 from tasks.api import validation
 from tasks.around import BODY_LENGTH
+from tasks.labels import COLOUR, DEFAULT_COLOUR, LABEL_DESCRIPTION_LENGTH
 from tasks.models import CATEGORY_LENGTH, DESCRIPTION_LENGTH, LABEL_LENGTH, LABELS, SUMMARY_LENGTH, TITLE_LENGTH, Priority, Status
 
 
@@ -97,3 +98,18 @@ class CommentSerializer(OfTaskSerializer):
 
 class WatcherSerializer(OfTaskSerializer):
     user = PersonSerializer(read_only=True)
+
+
+class LabelSerializer(serializers.Serializer):
+    """Published shape; the rules that run are in `tasks.api.labels`."""
+
+    colour = serializers.RegexField(COLOUR, required=False, default=DEFAULT_COLOUR, help_text="Shown in lower case.")
+    description = serializers.CharField(
+        max_length=LABEL_DESCRIPTION_LENGTH, required=False, allow_blank=True, trim_whitespace=False, default=""
+    )
+    id = serializers.UUIDField(read_only=True)
+    name = serializers.CharField(
+        max_length=LABEL_LENGTH, trim_whitespace=False, help_text='As tasks bear it: "Bug" and "bug" are two labels.'
+    )
+    updated_at = serializers.DateTimeField(read_only=True)
+    version = serializers.IntegerField(read_only=True, min_value=1, help_text="1, 2, 3 … without a gap; also the ETag.")

@@ -1,6 +1,7 @@
 from django.urls import re_path
 
 from tasks.api.comments import CommentViewSet
+from tasks.api.labels import LabelViewSet
 from tasks.api.views import TaskViewSet
 from tasks.api.watchers import WatcherViewSet
 
@@ -25,5 +26,12 @@ urlpatterns = [
         r"^tasks/(?P<id>[^/]+)/watchers/(?P<user>[^/]+)/?$",
         WatcherViewSet.as_view({"put": "update", "delete": "destroy"}),
         name="task-watcher-detail",
+    ),
+    re_path(r"^labels/?$", LabelViewSet.as_view({"get": "list", "post": "create"}), name="label-list"),
+    # A name may hold a slash, written as %2F, which servers decode before anybody sees the path.
+    re_path(
+        r"^labels/(?P<label>.+?)/?$",
+        LabelViewSet.as_view({"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}),
+        name="label-detail",
     ),
 ]

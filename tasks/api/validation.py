@@ -6,7 +6,9 @@ rules again (CHECK constraints, triggers); `constraint_errors` turns its refusal
 
 import re
 import uuid
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import NamedTuple
 from urllib.parse import quote
 
 from tasks.around import BODY_LENGTH
@@ -184,17 +186,29 @@ _REMOVED = {name: Task._meta.get_field(name).get_default for name in ("descripti
 MOST_ERRORS = 100
 
 
-def validate(body: dict, partial: bool = False) -> tuple[dict, list[dict]]:
+class Shape(NamedTuple):
+    """What bodies of a kind may hold: a rule for each field, what is ignored, and what null makes of a field in a change."""
+
+    kind: str
+    rules: Mapping[str, Callable]
+    output_only: frozenset[str]
+    removed: Mapping[str, Callable]
+
+
+TASK = Shape("task", RULES, OUTPUT_ONLY, _REMOVED)
+
+
+def validate(body: dict, partial: bool = False, shape: Shape = TASK) -> tuple[dict, list[dict]]:
     """What the body's fields are to be, and every wrong one as `{"pointer", "detail"}`. In a `partial` body null removes."""
     values, errors = {}, []
     for name, value in body.items():
-        if value is None and partial and name in _REMOVED:
-            values[name] = _REMOVED[name]()
+        if value is None and partial and name in shape.removed:
+            values[name] = shape.removed[name]()
             continue
-        rule = RULES.get(name)
+        rule = shape.rules.get(name)
         if rule is None:
-            if name not in OUTPUT_ONLY:
-                detail = "no such field; a task has " + ", ".join(RULES)
+            if name not in shape.output_only:
+                detail = f"no such field; a {shape.kind} has " + ", ".join(shape.rules)
                 errors.append({"pointer": pointer(name[:100]), "detail": detail})
             continue
         try:
@@ -216,6 +230,7 @@ _CONSTRAINTS = {
     "task_parent_one_level": ("parent", "subtasks are one level deep: the parent is a subtask, or this task has subtasks"),
     "tasks_task_assignee_id": ("assignee", "there is no such person"),
     "tasks_task_parent_id": ("parent", "there is no such task"),
+    "label_name": ("name", "there is a label of this name already"),
 }
 
 
