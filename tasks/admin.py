@@ -9,24 +9,28 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
 from django.db import DataError, IntegrityError
 from django.http import HttpResponseRedirect
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.translation import ngettext
 from unfold.decorators import action, display
 
 from taskpulse.changelist import RecordedAdmin
 from taskpulse.templatetags.console import utc
-from tasks import admin_outbox, admin_tokens  # noqa: F401 (they register their pages)
+from tasks import admin_comments, admin_outbox, admin_tokens  # noqa: F401 (they register their pages)
 from tasks.forms import TaskForm, is_key
-from tasks.models import Priority, Status
+from tasks.models import Comment, Priority, Status
 
 STATUS_COLOURS = {"pending": "warning", "in_progress": "info", "completed": "success"}
 PRIORITY_COLOURS = {"low": "default", "medium": "info", "high": "danger"}
 PEOPLE_IN_FILTER = 50
 # What was typed into the form of a task that is gone, kept for the form of a new one.
 _TYPED = "taskpulse_typed"
+
+# A comment that could not be taken, for the form of the page that is shown next.
+_COMMENT = "taskpulse_comment"
 
 # The rules that only the database can decide, in people's words.
 _REFUSALS = {
@@ -195,6 +199,39 @@ class TaskAdmin(RecordedAdmin):
             messages.WARNING,
         )
         return HttpResponseRedirect(reverse("admin:tasks_task_add"))
+
+    # Comments
+
+    def get_urls(self):
+        view = self.admin_site.admin_view(self.comment_view)
+        return [path("<path:object_id>/comment/", view, name="tasks_task_comment"), *super().get_urls()]
+
+    def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        if obj is not None and request.user.has_perm("tasks.view_comment"):
+            context |= admin_comments.on_page_of(request, obj)
+            if context["comment_form"] and _COMMENT in request.session:
+                context["comment_form"].initial["body"] = request.session.pop(_COMMENT)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def comment_view(self, request, object_id):
+        """Takes a comment from the task's page, and leads back there."""
+        if request.method != "POST" or not (self.has_view_permission(request) and request.user.has_perm("tasks.add_comment")):
+            raise PermissionDenied
+        task = self.get_object(request, object_id) if is_key(object_id) else None
+        if task is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        form = admin_comments.CommentForm(request.POST)
+        if form.is_valid():
+            try:
+                Comment.objects.create(task=task, author=request.user, body=form.cleaned_data["body"])
+            except IntegrityError as error:
+                if error.__cause__.diag.constraint_name != "comment_task":
+                    raise
+                return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        else:
+            request.session[_COMMENT] = request.POST.get("body", "")
+            self.message_user(request, f"Nothing is saved: {' '.join(form.errors.get('body', []))}", messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:tasks_task_change", args=[task.pk]))
 
     def get_changeform_initial_data(self, request):
         initial = super().get_changeform_initial_data(request) | request.session.pop(_TYPED, {})
