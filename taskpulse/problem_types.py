@@ -101,6 +101,12 @@ TYPES: tuple[ProblemType, ...] = (
         _("Somebody changed or deleted the same task meanwhile. Nothing was changed. Read it and send the change again."),
     ),
     ProblemType(
+        "illegal-transition",
+        409,
+        _("The status cannot follow the present one"),
+        _("A completed task is reopened as `in_progress`, not as `pending`; every other change of status is taken."),
+    ),
+    ProblemType(
         "too-many-tasks",
         409,
         _("Too many tasks bear the label"),

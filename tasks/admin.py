@@ -36,6 +36,7 @@ _COMMENT = "taskpulse_comment"
 _REFUSALS = {
     "task_parent_one_level": "Subtasks are one level deep: the parent is a subtask itself, or this task has subtasks.",
     "task_not_its_own_parent": "A task is not its own parent.",
+    "task_status_transition": "A completed task is reopened as in progress.",
     "task_labels": "Labels: at most 50, each of 1 to 64 characters.",
     "task_title_not_empty": "The title is empty.",
     "task_years": "Due at: the year lies between 1 and 9999.",

@@ -12,6 +12,7 @@ from django import forms
 from django.contrib.auth import get_user_model
 from unfold import widgets
 
+from tasks import transitions
 from tasks.models import CATEGORY_LENGTH, DESCRIPTION_LENGTH, LABEL_LENGTH, LABELS, SUMMARY_LENGTH, TITLE_LENGTH, Task
 
 # The names offered while typing; any active user can be typed in full.
@@ -179,6 +180,13 @@ class TaskForm(forms.ModelForm):
         # Only what the person changed is written; a value that this form cannot show in full stays as it is.
         changed = set(self.changed_data)
         return {name: value for name, value in cleaned.items() if name in changed}
+
+    def clean_status(self):
+        status = self.cleaned_data["status"]
+        # A form that is stale is shown again in any case, with the present status.
+        if self.is_change and (wrong := transitions.refusal(self.instance.status, status)):
+            raise forms.ValidationError(wrong[0].upper() + wrong[1:])
+        return status
 
     def clean_parent(self):
         parent = self.cleaned_data["parent"]

@@ -224,6 +224,7 @@ _CONSTRAINTS = {
     "task_summary_length": ("summary", f"expected 0 to {SUMMARY_LENGTH} characters"),
     "task_priority": ("priority", "expected one of " + ", ".join(Priority.values)),
     "task_status": ("status", "expected one of " + ", ".join(Status.values)),
+    "task_status_transition": ("status", "a task that is completed cannot become pending; expected in_progress"),
     "task_labels": ("labels", f"expected at most {LABELS} labels of 1 to {LABEL_LENGTH} characters"),
     "task_years": ("due_at", "expected a time between the years 1 and 9999 in UTC"),
     "task_not_its_own_parent": ("parent", "a task cannot be its own parent"),

@@ -118,6 +118,7 @@ class TaskViewSet(ApiViewSet):
 
         def write():
             task = self._locked(request, key)
+            writing.check_transition(task, values)
             writing.assign(task, values, request.user)
             task.save()
             return self._written(task, 200)

@@ -6,7 +6,8 @@ import time
 from django.db import DataError, IntegrityError, OperationalError, transaction
 from django.http import HttpResponse
 
-from taskpulse.errors import InvalidBody
+from taskpulse.errors import InvalidBody, Problem
+from tasks import transitions
 from tasks.api import queries, validation
 from tasks.audited import AuditedModel
 from tasks.models import Task
@@ -38,6 +39,14 @@ def answer(request, write) -> HttpResponse:
         except DataError as error:
             # Whatever the rules let through and PostgreSQL cannot store.
             raise InvalidBody([{"pointer": "#", "detail": "a value cannot be stored"}]) from error
+
+
+def check_transition(task: Task, values: dict) -> None:
+    """Raises Problem 409 if the task, as it is, may not get the status that is given."""
+    wrong = "status" in values and transitions.refusal(task.status, values["status"])
+    if wrong:
+        detail = f"{wrong[0].upper()}{wrong[1:]}. Nothing was changed."
+        raise Problem(409, detail, [{"pointer": "#/status", "detail": wrong}], type="illegal-transition")
 
 
 def assign(task: Task, values: dict, user) -> None:
