@@ -65,6 +65,10 @@ problem-types: $(VENV)/.dev
 openapi: $(VENV)/.dev
 	$(UNUSED_SETTINGS) $(BIN)/python manage.py api_documents
 
+# A whole service against its OpenAPI document: CASES requests at least. Some 10 minutes.
+schemathesis: $(VENV)/.schemathesis
+	$(BIN)/python -m tests.schemathesis
+
 # ---- the image; DOCKER names the engine's client
 
 DOCKER ?= docker
@@ -95,6 +99,7 @@ requirements: $(VENV)/.made
 	$(COMPILE) requirements-embedded.in -c requirements.txt -o requirements-embedded.txt
 	$(COMPILE) requirements-dev.in -c requirements.txt -c requirements-embedded.txt -o requirements-dev.txt
 	$(COMPILE) tests/benchmarks/requirements.in -c requirements.txt -c requirements-embedded.txt -c requirements-dev.txt -o tests/benchmarks/requirements.txt
+	$(COMPILE) tests/schemathesis/requirements.in -c requirements.txt -c requirements-embedded.txt -c requirements-dev.txt -c tests/benchmarks/requirements.txt -o tests/schemathesis/requirements.txt
 
 sbom: $(VENV)/.dev $(VENV)/.image
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible -o sbom.cdx.json $(VENV)/image/bin/python
@@ -114,10 +119,11 @@ $(VENV)/.made:
 $(VENV)/.run: REQUIREMENTS := requirements.txt requirements-embedded.txt
 $(VENV)/.dev: REQUIREMENTS := requirements.txt requirements-embedded.txt requirements-dev.txt
 $(VENV)/.bench: REQUIREMENTS := requirements.txt requirements-embedded.txt requirements-dev.txt tests/benchmarks/requirements.txt
+$(VENV)/.schemathesis: REQUIREMENTS := requirements.txt requirements-embedded.txt requirements-dev.txt tests/schemathesis/requirements.txt
 # What the image holds and nothing else, for the inventories.
 $(VENV)/.image: REQUIREMENTS := requirements.txt
 $(VENV)/.image: INTO := --python $(VENV)/image
-$(VENV)/.run $(VENV)/.dev $(VENV)/.bench $(VENV)/.image: $(VENV)/.made FORCE
+$(VENV)/.run $(VENV)/.dev $(VENV)/.bench $(VENV)/.schemathesis $(VENV)/.image: $(VENV)/.made FORCE
 	@sum=$$(cat $(REQUIREMENTS) | cksum); if [ "$$sum" != "$$(cat $@ 2>/dev/null)" ]; then \
 		echo "installing $(lastword $(REQUIREMENTS)) …"; \
 		if [ -n "$(INTO)" ]; then $(BIN)/python -m venv --clear --without-pip $(VENV)/image; fi && \

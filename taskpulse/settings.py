@@ -159,6 +159,12 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     # It also brings the extensions that stand beside it.
     "PREPROCESSING_HOOKS": ["tasks.api.schema_extensions.without_trailing_slash"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "tasks.api.schema_extensions.strict_bodies",
+        "tasks.api.schema_extensions.sparse_answers",
+    ],
+    "GET_LIB_DOC_EXCLUDES": "tasks.api.schema_extensions.undescribed",
     "ENUM_NAME_OVERRIDES": {"PriorityEnum": "tasks.models.Priority", "StatusEnum": "tasks.models.Status"},
 }
 

@@ -126,7 +126,7 @@ def test_what_no_index_bears_needs_a_narrower_search(auditor, filter):
     ("query", "said"),
     [("since=yesterday", "since: 'yesterday'"), ("until=2026-01-01", "until: '2026-01-01'"), ("event=7", "id of an event"),
      ("since=2026-01-02T00:00:00Z&until=2026-01-02T00:00:00Z", "after since"), 
-     ("since=2026-01-02T00:00:00Z&changed=colour", "title"),
+     ("since=2026-01-02T00:00:00Z&changed=shape", "title"),
      ("since=2026-01-02T00:00:00Z&since=2026-01-02T00:00:00Z", "more than once"), ("request_id=&task=7", "1 to 200")],
 )  # fmt: skip
 def test_what_is_wrong_is_named(auditor, query, said):

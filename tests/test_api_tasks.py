@@ -225,7 +225,7 @@ def test_the_ends_of_time_are_kept(due_at):
     assert task["due_at"].startswith(due_at[:19].upper())
 
 
-@pytest.mark.parametrize("form", [int, str, lambda key: {"id": key}, lambda key: {"id": str(key)}])
+@pytest.mark.parametrize("form", [int, float, str, lambda key: {"id": key}, lambda key: {"id": str(key)}])
 def test_an_assignee_is_an_id_or_the_object_that_a_task_shows(form):
     caller, other = api(), person()
     task = caller.create(assignee=form(other.pk))

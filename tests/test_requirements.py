@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LISTS = ["requirements", "requirements-embedded", "requirements-dev", "tests/benchmarks/requirements"]
+LISTS = [
+    "requirements",
+    "requirements-embedded",
+    "requirements-dev",
+    "tests/benchmarks/requirements",
+    "tests/schemathesis/requirements",
+]
 DRIFT = "differs from {}: run `make requirements`"
 
 

@@ -54,10 +54,16 @@ class ExportViewSet(ApiViewSet):
         "yet are not in it. 429 while others are being exported.",
         parameters=[
             OpenApiParameter("task", OpenApiTypes.UUID, description="Of this task, and what belongs to it."),
-            OpenApiParameter("actor", OpenApiTypes.STR, description="By this actor, as entries show the id."),
+            OpenApiParameter(
+                "actor",
+                {"type": "string", "minLength": 1, "maxLength": _ACTOR_LENGTH},
+                description="By this actor, as entries show the id.",
+            ),
             OpenApiParameter("since", OpenApiTypes.DATETIME, description="Changed then or later."),
             OpenApiParameter("until", OpenApiTypes.DATETIME, description="Changed before."),
-            OpenApiParameter("from", OpenApiTypes.INT64, description="From this `seq` on."),
+            OpenApiParameter(
+                "from", {"type": "integer", "minimum": 1, "maximum": _GREATEST_SEQ}, description="From this `seq` on."
+            ),
         ],
         responses={(200, CONTENT_TYPE): OpenApiResponse(OpenApiTypes.STR, description="The bundle."), **problems(400, 429)},
     )

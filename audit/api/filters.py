@@ -17,11 +17,11 @@ from tasks.events import ACTIONS
 PARAMETERS = ("event", "task", "actor", "type", "request_id", "changed", "since", "until", "limit", "cursor")
 _ONCE = ("since", "until", "as_of", "version")
 # What an act without a row is called: audit.redacted, audit.dead_letter.discarded …
-_ACT = re.compile(r"audit(\.[a-z_]{1,50}){1,3}")
+ACT = r"audit(\.[a-z_]{1,50}){1,3}"
 # No index bears these alone.
 _WITHIN = ("type", "request_id", "changed")
 _MOST_VALUES = 50
-_TEXT_LENGTH = 200
+TEXT_LENGTH = 200
 _MOST_VERSION = 2**63 - 1
 _A_TIME = "a time with its zone as 2026-01-15T10:30:00Z, its + written as %2B"
 
@@ -54,7 +54,7 @@ def of_entries(query, user_id: int) -> Search:
             "an actor's id as entries show it, a user's name, or me",
         ),
         "type": (search.types, lambda value: _type(value, types), f"one of {', '.join(types)}, or an act as audit.redacted"),
-        "request_id": (search.request_ids, _text, f"text of 1 to {_TEXT_LENGTH} characters"),
+        "request_id": (search.request_ids, _text, f"text of 1 to {TEXT_LENGTH} characters"),
         "changed": (search.changed, lambda value: value if value in names else None, "one of " + ", ".join(names)),
     }
     for name, (found, rule, expected) in rules.items():
@@ -134,11 +134,11 @@ def _moment(query, name: str, errors: list[dict]) -> datetime | None:
 
 
 def _type(value: str, known: list[str]) -> str | None:
-    return value if value in known or _ACT.fullmatch(value) else None
+    return value if value in known or re.fullmatch(ACT, value) else None
 
 
 def _text(value: str) -> str | None:
-    return value if 1 <= len(value) <= _TEXT_LENGTH and "\x00" not in value else None
+    return value if 1 <= len(value) <= TEXT_LENGTH and "\x00" not in value else None
 
 
 def _actor(value: str, user_id: int) -> str | None:

@@ -12,12 +12,13 @@ from taskpulse.errors import Problem
 from taskpulse.roles import Right
 from tasks.api import pagination
 from tasks.api.filters import refuse_unknown
-from tasks.api.schema import PAGE, TASK_ID, header, problems, several
+from tasks.api.schema import ITEM, PAGE, TASK_ID, header, problems, several
 from tasks.api.views import ApiViewSet, json_response, list_response, task_key
 from tasks.events import rfc3339
 
 # A window is added to it: the sum stays a bigint.
 _KEYS = pagination.NumberKeys(2**62)
+_TEXT = {"type": "string", "pattern": ITEM, "maxLength": filters.TEXT_LENGTH}
 
 
 @extend_schema_view(
@@ -29,15 +30,19 @@ _KEYS = pagination.NumberKeys(2**62)
         parameters=[
             several("event", "The id of an event.", {"type": "string", "format": "uuid"}),
             several("task", "The id of a task.", {"type": "string", "format": "uuid"}),
-            several("actor", "The id of an actor as entries show it, the name of a user, or `me`.", {"type": "string"}),
-            several("type", "The type of the event.", {"type": "string"}),
-            several("request_id", "The request's id (X-Request-ID).", {"type": "string"}),
-            several("changed", "A field that was changed; a creation changes each that it sets.", {"type": "string"}),
+            several("actor", "The id of an actor as entries show it, the name of a user, or `me`.", _TEXT),
+            several(
+                "type",
+                "The type of the event.",
+                {"anyOf": [{"enum": filters.event_types()}, {"type": "string", "pattern": f"^{filters.ACT}$"}]},
+            ),
+            several("request_id", "The request's id (X-Request-ID).", _TEXT),
+            several("changed", "A field that was changed; a creation changes each that it sets.", {"enum": filters.fields()}),
             OpenApiParameter("since", OpenApiTypes.DATETIME, description="It occurred then or later."),
             OpenApiParameter("until", OpenApiTypes.DATETIME, description="It occurred before then."),
             *PAGE,
         ],
-        responses={200: EntrySerializer(many=True), **problems(400)},
+        responses={200: EntrySerializer(many=True), **problems(400, 414)},
     ),
     retrieve=extend_schema(
         summary="Read an entry of the audit log",

@@ -9,7 +9,7 @@ from taskpulse.errors import InvalidQuery
 from tasks.api.validation import Wrong, due_at, task_id
 from tasks.models import CATEGORY_LENGTH, LABEL_LENGTH, Priority, Status
 
-_MOST_VALUES = 50
+MOST_VALUES = 50
 _MOST_ERRORS = 100
 TIMES = ("due", "created", "updated", "completed")
 _MOMENTS = tuple(f"{time}_{side}" for time in TIMES for side in ("before", "after"))
@@ -125,8 +125,8 @@ def _values(query, name: str, rule, known, errors: list[dict]) -> list:
     except InvalidQuery as wrong:
         errors += wrong.errors
         return []
-    if len(written) > _MOST_VALUES:
-        errors.append({"parameter": name, "detail": f"{name}: expected at most {_MOST_VALUES} values."})
+    if len(written) > MOST_VALUES:
+        errors.append({"parameter": name, "detail": f"{name}: expected at most {MOST_VALUES} values."})
         return []
     values = []
     for value in written:

@@ -5,6 +5,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
 from taskpulse.problem_types import PATH, TYPES
+from tasks.api.filters import MOST_VALUES
 from tasks.api.pagination import LIMIT, MOST
 
 
@@ -45,8 +46,10 @@ def header(name: str, description: str, statuses: list[int]) -> OpenApiParameter
 
 ETAG = header("ETag", 'The version in double quotes: `"4"`.', [200])
 LINK = header("Link", 'RFC 8288: `rel="next"` leads to older rows, `rel="prev"` to newer ones.', [200])
-IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description='Write only if this is the version: `"4"`.')
-IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER, description='304 if this is the version: `"4"`.')
+# RFC 9110 §13.1: entity tags, which need not be ours, or `*`.
+_TAGS = {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$'}
+IF_MATCH = OpenApiParameter("If-Match", _TAGS, OpenApiParameter.HEADER, description='Write only if this is the version: `"4"`.')
+IF_NONE_MATCH = OpenApiParameter("If-None-Match", _TAGS, OpenApiParameter.HEADER, description='304 if this is the version: `"4"`.')
 REASON = OpenApiParameter("X-Change-Reason", str, OpenApiParameter.HEADER, description="Why; the change's event says so.")
 TASK_ID = OpenApiParameter("id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The task's id.")
 PAGE = [
@@ -56,6 +59,14 @@ PAGE = [
 ]
 
 
+# The id of a person, or a word that stands for one.
+PERSON_OR_WORD = {"type": "string", "pattern": "^(me|none|[0-9]{1,18})$"}
+
+
+# In a list by commas: a text that holds neither comma nor quote, which RFC 4180 would put in quotes, and no space at its ends.
+ITEM = r'^[^\s",]([^",]*[^\s",])?$'
+
+
 def several(name: str, description: str, items: dict, meaning: str = "any of them") -> OpenApiParameter:
-    schema = {"type": "array", "items": items, "minItems": 1}
+    schema = {"type": "array", "items": items, "minItems": 1, "maxItems": MOST_VALUES}
     return OpenApiParameter(name, schema, style="form", explode=False, description=f"{description} Several by commas: {meaning}.")

@@ -1,6 +1,7 @@
 """What drf-spectacular is told of this API beside its views: how one signs in, shapes that no serializer has, paths."""
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
+from drf_spectacular.plumbing import get_lib_doc_excludes
 
 from tasks.api.serializers import PersonSerializer
 
@@ -36,10 +37,50 @@ class AssigneeShape(OpenApiSerializerFieldExtension):
         person = auto_schema.resolve_serializer(PersonSerializer(partial=some), direction).ref
         ways = [person, {"type": "null"}]
         if direction == "request":
-            ways += [{"type": "integer"}, {"type": "string", "pattern": "^[0-9]+$"}]
+            ways += [{"type": "integer", "minimum": 1, "maximum": 2**31 - 1}, {"type": "string", "pattern": "^[0-9]{1,10}$"}]
         return {"oneOf": ways}
 
 
 def without_trailing_slash(endpoints, **_):
     """A hook of drf-spectacular before its work: the paths as people write them; both forms are served."""
     return [(path.rstrip("/"), *rest) for path, *rest in endpoints]
+
+
+def strict_bodies(result, **_):
+    """A hook of drf-spectacular after its work: a body is required, and what it has no field for is refused; what answers with
+    the same document answers with all of it."""
+    schemas = result["components"]["schemas"]
+    for name, schema in schemas.items():
+        if name.endswith("Request") and schema.get("type") == "object":
+            schema["additionalProperties"] = False
+            if answered := schemas.get(name.removesuffix("Request")):
+                answered["required"] = sorted(answered["properties"])
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            if "requestBody" in operation:
+                operation["requestBody"]["required"] = True
+    return result
+
+
+def sparse_answers(result, **_):
+    """A hook of drf-spectacular after its work: where `fields` chooses the members of a document, an answer may have some alone."""
+    schemas = result["components"]["schemas"]
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            if not any(parameter["name"] == "fields" for parameter in operation.get("parameters", [])):
+                continue
+            answer = operation["responses"]["200"]["content"]["application/json"]
+            holder, key = (answer["schema"], "items") if "items" in answer["schema"] else (answer, "schema")
+            whole = holder[key]
+            name = whole["$ref"].rpartition("/")[2]
+            part = {member: value for member, value in schemas[name].items() if member != "required"}
+            schemas[f"{name}Part"] = part | {"description": "The members that `fields` names."}
+            holder[key] = {"anyOf": [whole, {"$ref": f"#/components/schemas/{name}Part"}]}
+    return result
+
+
+def undescribed() -> list:
+    """Classes whose docstrings tell a reader of the code something, and not a caller of the API."""
+    from tasks.api.views import ApiViewSet
+
+    return [*get_lib_doc_excludes(), ApiViewSet]

@@ -14,7 +14,7 @@ from tasks.models import CATEGORY_LENGTH, DESCRIPTION_LENGTH, LABEL_LENGTH, LABE
 
 
 class PersonSerializer(serializers.Serializer):
-    id = serializers.CharField(help_text="A body may give it as a number too.")
+    id = serializers.RegexField(r"^[0-9]{1,10}$", help_text="A body may give it as a number too.")
     name = serializers.CharField(required=False, help_text="Ignored in a body.")
 
 
@@ -45,7 +45,7 @@ class TaskSerializer(serializers.Serializer):
     priority = serializers.ChoiceField(Priority.choices, required=False, default=Priority.MEDIUM)
     status = serializers.ChoiceField(Status.choices, required=False, default=Status.PENDING)
     summary = serializers.CharField(max_length=SUMMARY_LENGTH, required=False, allow_null=True, allow_blank=True)
-    title = serializers.CharField(max_length=TITLE_LENGTH, help_text="Trimmed.")
+    title = serializers.RegexField(r"\S", max_length=TITLE_LENGTH, help_text="Trimmed.")
     updated_at = serializers.DateTimeField(read_only=True)
     version = serializers.IntegerField(read_only=True, min_value=1, help_text="1, 2, 3 … without a gap; also the ETag.")
 

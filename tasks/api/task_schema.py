@@ -5,23 +5,27 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 
 from tasks.api import members, parsers
 from tasks.api.ordering import ORDERINGS
-from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, TASK_ID, header, problems, several
+from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, ITEM, PAGE, PERSON_OR_WORD, REASON, TASK_ID, header, problems, several
 from tasks.api.serializers import TaskChangeSerializer, TaskSerializer
 from tasks.models import CATEGORY_LENGTH, LABEL_LENGTH, Priority, Status
 
 _ONE_TASK = {"type": "string", "format": "uuid"}
-_LABEL = {"type": "string", "minLength": 1, "maxLength": LABEL_LENGTH}
+_LABEL = {"type": "string", "pattern": ITEM, "maxLength": LABEL_LENGTH}
 _TIMES = {"due": "is due", "created": "was created", "updated": "was last changed", "completed": "was completed"}
 _FILTERS = [
     several("status", "The status.", {"type": "string", "enum": list(Status.values)}),
     several("priority", "The priority.", {"type": "string", "enum": list(Priority.values)}),
-    several("assignee", "The id of a person, `me` or `none`.", {"type": "string"}),
-    several("created_by", "The id of a person, `me`, or `none` for what nobody signed in created.", {"type": "string"}),
+    several("assignee", "The id of a person, `me` or `none`.", PERSON_OR_WORD),
+    several("created_by", "The id of a person, `me`, or `none` for what nobody signed in created.", PERSON_OR_WORD),
     several("label", "A label.", _LABEL),
     several("label_all", "A label.", _LABEL, "all of them"),
     several("parent", "The id of the task that it is a subtask of, or `none`.", {"anyOf": [_ONE_TASK, {"const": "none"}]}),
-    several("category", "The category; empty: those without one.", {"type": "string", "maxLength": CATEGORY_LENGTH}),
-    several("watching", "The id of a person who watches it, or `me`.", {"type": "string"}),
+    several(
+        "category",
+        "The category; empty: those without one.",
+        {"type": "string", "pattern": f"^$|{ITEM}", "maxLength": CATEGORY_LENGTH},
+    ),
+    several("watching", "The id of a person who watches it, or `me`.", {"type": "string", "pattern": "^(me|[0-9]{1,18})$"}),
     OpenApiParameter("overdue", bool, description="Whether it is due in the past and not completed."),
     *(
         OpenApiParameter(f"{name}_{side}", OpenApiTypes.DATETIME, description=f"It {what} {when}; RFC 3339 with a zone.")
@@ -60,7 +64,7 @@ describe_tasks = extend_schema_view(
         summary="List tasks, newest first",
         description="A task is shown that every filter matches.",
         parameters=[*_FILTERS, _ORDERING, *_MEMBERS, *PAGE],
-        responses={200: TaskSerializer(many=True), **problems(400)},
+        responses={200: TaskSerializer(many=True), **problems(400, 414)},
     ),
     create=extend_schema(
         summary="Create a task",
@@ -73,7 +77,9 @@ describe_tasks = extend_schema_view(
         "each without ETag.",
         parameters=[
             TASK_ID,
-            OpenApiParameter("version", {"type": "integer", "minimum": 1}, description="The state of this version."),
+            OpenApiParameter(
+                "version", {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, description="The state of this version."
+            ),
             OpenApiParameter("as_of", OpenApiTypes.DATETIME, description="The state at this moment."),
             *_MEMBERS,
             IF_NONE_MATCH,

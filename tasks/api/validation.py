@@ -114,6 +114,8 @@ def assignee(value):
         return None
     if type(value) is str and value.isascii() and value.isdigit() and len(value) <= 10:
         value = int(value)
+    if type(value) is float and value.is_integer():
+        value = int(value)  # JSON has one kind of number
     if type(value) is not int:
         raise Wrong("expected the id of a person, or null", path)
     if not 0 < value < 2**31:
