@@ -1,7 +1,8 @@
 """Erasing a person's data, or a task's, from the log and from the dead letters.
 
 A procedure of the database does it (0005_redaction.sql); here is what stands around it: which dead letters are concerned,
-the wait for the outbox, and the way through a long log in steps, each a transaction of its own.
+the wait for the outbox, and the way through a long log in steps, each a transaction of its own. Answers that are kept for
+retries go too.
 """
 
 import json
@@ -86,7 +87,14 @@ def erase(scope: Scope, letters: list[int], asked_by: str, wait: float, progress
         newest = newest_seq()
         after = last if erased == STEP else after + WINDOW if scope.task is None else newest
         progress(min(after, newest), newest)
+    _forget_answers(scope)
     return count
+
+
+def _forget_answers(scope: Scope) -> None:
+    """What is kept for retries (tasks/kept_answers.py) would be gone in a day. Last: no change concerned is on its way now."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tasks_forget_answers(%s::text, %s::uuid)", [scope.actor, scope.task])
 
 
 def _patiently(scope: Scope, letters: list[int], asked_by: str, after: int, deadline: float) -> tuple[int, int]:

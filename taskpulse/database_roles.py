@@ -36,6 +36,8 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         # What the log is held against: live rows, and events that are still on their way.
         AUDITOR: "SELECT",
     },
+    # Written with the change that an answer tells of, swept beside the relay, which sees no answer.
+    "tasks_kept_answer": {WEB: "SELECT, INSERT", WORKER: "SELECT (digest, created_at), DELETE"},
     "tasks_apitoken": {WEB: "SELECT, INSERT, DELETE"},
     # Append-only for everybody: the triggers refuse even the owner.
     "task_audit_log": {**_ENTRIES, WORKER: "SELECT, INSERT"},

@@ -69,6 +69,8 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
             "TASKPULSE_WEB_TOKEN_CACHE_MS", integer(0, 60_000), "a token found is believed, revoked or not; 0: each request asks",
             "1000", "ms",
         ),
+        Setting("TASKPULSE_REQUIRE_IF_MATCH", boolean(), "428 for a change of a task that names no version by If-Match", "false"),
+        Setting("TASKPULSE_REQUIRE_IDEMPOTENCY_KEY", boolean(), "400 for a POST or PATCH without Idempotency-Key", "false"),
         Setting("TASKPULSE_WEB_DRAIN_SECONDS", integer(0, 600), "not ready and still serving, after SIGTERM", "5", "s"),
         Setting("TASKPULSE_WEB_GRACEFUL_SECONDS", integer(1, 600), "then, for requests in flight to end", "10", "s"),
     ),

@@ -22,6 +22,8 @@ DEPENDENCY_UP = Reading("taskpulse_dependency_up", "1 for a dependency that answ
 
 # More of them means more load than the web role can serve in time.
 WEB_REFUSED = Counter("taskpulse_web_refused", "Requests answered with 503 because too many waited")
+# Outcomes: answered again, in flight, another request. The last two are a client's fault; many in flight, one without patience.
+KNOWN_KEYS = Counter("taskpulse_idempotency_known_keys", "Requests whose Idempotency-Key was known, by outcome", ["outcome"])
 # 0, unless code runs before its migrations. (django-prometheus calls it django_migrations_unapplied_total: a gauge whose
 # name says counter, read once at the start. Its own are read with each scrape of the web role.)
 UNAPPLIED = Reading("django_migrations_unapplied", "Migrations of this code that are not applied", ["connection"])
@@ -45,6 +47,9 @@ PUBLISHED = Counter("taskpulse_relay_published", "Outbox events that Kafka ackno
 REPUBLISHED = Counter("taskpulse_relay_republished", "Published events that were lost on the way and go out again")
 # Held, since no later try would change the broker's verdict (too large, invalid).
 REFUSED = Counter("taskpulse_relay_refused", "Outbox events held because the broker refuses them for good")
+
+# Beside the relay: what was kept for retries is thrown away after a day.
+ANSWERS_SWEPT = Counter("taskpulse_idempotency_answers_swept", "Kept answers deleted after their 24 hours")
 
 # Consumer
 

@@ -41,6 +41,12 @@ TYPES: tuple[ProblemType, ...] = (
         _("A query parameter is unknown or has a wrong value. `errors` names each by `parameter`, with what was expected."),
     ),
     ProblemType(
+        "idempotency-key-required",
+        400,
+        _("The Idempotency-Key is missing"),
+        _("This installation takes a POST or PATCH only with an `Idempotency-Key`, so that it can be sent again without harm."),
+    ),
+    ProblemType(
         "not-authenticated",
         401,
         _("Nobody is signed in"),
@@ -113,6 +119,12 @@ TYPES: tuple[ProblemType, ...] = (
         _("A request renames or deletes a label on so many tasks as `detail` says. `manage.py labels` does it on any number."),
     ),
     ProblemType(
+        "idempotency-key-in-use",
+        409,
+        _("The first request with this Idempotency-Key is under way"),
+        _("Send the request again after `Retry-After` seconds, with the same key: it gets the answer of the first."),
+    ),
+    ProblemType(
         "erased",
         410,
         _("The content was erased"),
@@ -153,6 +165,12 @@ TYPES: tuple[ProblemType, ...] = (
         422,
         _("The body has wrong values"),
         _("The body is well formed, and fields of it are unknown or wrong. `errors` points at each by a JSON Pointer."),
+    ),
+    ProblemType(
+        "idempotency-key-reused",
+        422,
+        _("The Idempotency-Key is that of another request"),
+        _("A key belongs to one request: method, path, query, content type, `If-Match`, body. Take a new one for another request."),
     ),
     ProblemType(
         "precondition-required",

@@ -14,11 +14,12 @@ from tasks.around import Comment, Watcher
 from tasks.audited import AuditedModel, DecidedDateTimeField
 from tasks.deletion import Tombstone
 from tasks.events import rfc3339, uuid7
+from tasks.kept_answers import KeptAnswer
 from tasks.labels import LABEL_LENGTH, Label
 from tasks.outbox import OutboxEvent
 from tasks.tokens import ApiToken
 
-__all__ = ["ApiToken", "Comment", "Label", "OutboxEvent", "Priority", "Status", "Task", "Tombstone", "Watcher"]
+__all__ = ["ApiToken", "Comment", "KeptAnswer", "Label", "OutboxEvent", "Priority", "Status", "Task", "Tombstone", "Watcher"]
 
 TITLE_LENGTH = 255
 DESCRIPTION_LENGTH = 20_000

@@ -128,6 +128,18 @@ def test_if_match_writes_only_the_version_it_names():
     problem(caller.patch(f"/api/tasks/{uuid.uuid4()}", {"title": "x"}, If_Match="*"), 404)
 
 
+@pytest.mark.parametrize(("method", "body"), [("PUT", {"title": "2"}), ("PATCH", {"title": "2"}), ("DELETE", ABSENT)])
+def test_an_installation_may_demand_if_match(settings, method, body):
+    settings.REQUIRE_IF_MATCH = True
+    caller = api()
+    path = f"/api/tasks/{caller.create()['id']}"
+    assert "If-Match" in problem(caller.send(method, path, body), 428)["detail"]
+    problem(caller.send(method, f"/api/tasks/{uuid.uuid4()}", body), 404)
+    problem(caller.send(method, path, body, If_Match='"2"'), 412)
+    assert caller.get(path).json()["version"] == 1
+    assert caller.send(method, path, body, If_Match='"1"').status_code < 300
+
+
 def test_if_none_match_saves_the_body():
     caller = api()
     path = f"/api/tasks/{caller.create()['id']}"

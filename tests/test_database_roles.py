@@ -132,6 +132,7 @@ def test_the_table_itself_keeps_to_the_rules(columns):
         "SELECT taskpulse_attributes()",
         "SELECT taskpulse_audit('auth_group', 'group', 'taskpulse_jcs', '')",
         "CALL audit_redact('1', NULL, '{{}}', 'case 1', 0, 9)",
+        "SELECT tasks_forget_answers('1', NULL)",
         "GRANT EXECUTE ON PROCEDURE audit_redact TO CURRENT_USER",
         "SELECT pg_read_file('/etc/passwd')",
         "COPY task_audit_log TO PROGRAM 'cat'",

@@ -64,6 +64,7 @@ def test_labels_are_few_and_fixed():
         "dependency",
         "group",
         "partition",
+        "outcome",
         "reason",
         "role",
         "state",

@@ -7,7 +7,7 @@ import threading
 import uuid
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
@@ -19,7 +19,7 @@ from audit.export import Selection, bundle
 from audit.models import Bundle, DeadLetter, Entry
 from tasks.context import Actor, Context, use
 from tasks.models import Comment, OutboxEvent, Task, Watcher
-from tests.api_client import api
+from tests.api_client import Api, api
 from tests.console_pages import LETTERS, LOG, TASKS, Console
 from tests.offline import wrong_with
 from tests.recording import add_outbox_row, assert_log_is_whole, message, messages, record, waiting
@@ -174,6 +174,9 @@ def test_no_byte_of_a_person_is_left_in_any_table(db):
     perform(
         [("create", "ana", "bob", 0), ("create", "bob", "ana", 1), ("create", "bob", "eve", 2), ("rename", "ana", "eve", 1)], who
     )
+    for name in ("ana", "bob"):
+        who[name].groups.add(Group.objects.get(name="member"))
+        assert Api(who[name]).post({"title": "kept", "assignee": who["ana"].pk}, Idempotency_Key="retry").status_code == 201
     letters = [own.encode(), own.upper().encode() + b"\xff", json.dumps({"a": own}).encode(), b"\x00" + own.encode() + b"\x00"]
     record([message(value) for value in letters] + [message(b"x", key=own.encode()), message(b"y", headers=[("h", own.encode())])])
     record([message(json.dumps({"actorid": str(who["ana"].pk)}).encode()), message(own.encode() + b"x"), message(b"bobzq")])

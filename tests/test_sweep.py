@@ -1,9 +1,10 @@
-"""`manage.py sweep`, with the rights of the web role."""
+"""`manage.py sweep`, with the rights of the web role; kept answers, which the relay role sweeps."""
 
 import io
 import json
 from datetime import timedelta
 
+import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
@@ -13,7 +14,9 @@ from django.utils import timezone
 from audit.models import DeadLetter
 from taskpulse import retention
 from taskpulse.database_roles import WEB, WORKER
+from tasks import kept_answers
 from tasks.models import ApiToken, OutboxEvent
+from tests.api_client import api
 from tests.recording import message, record
 
 
@@ -67,3 +70,19 @@ def test_days_out_of_range_are_refused(option):
     for days in ("-1", "40000"):
         with pytest.raises(CommandError, match=f"{option}: expected 0 to 36500 days, got {days}"):
             sweep(option, days)
+
+
+def test_kept_answers_are_written_by_the_web_role_and_swept_by_the_worker_who_sees_none(as_web):
+    caller = api("member")
+    sent = {"body": {"title": "x"}, "Idempotency_Key": "a"}
+    first = caller.post(**sent)
+    assert first.status_code == 201
+    assert caller.post(**sent)["Idempotent-Replayed"] == "true"
+    with as_web.connect(None, autocommit=True) as session:
+        session.execute("UPDATE tasks_kept_answer SET created_at = now() - interval '25 hours'")
+    with as_web.django_as(WORKER):
+        kept_answers.Sweeper().step()
+    assert not kept_answers.KeptAnswer.objects.exists()
+    with as_web.connect(WORKER) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute("SELECT body FROM tasks_kept_answer")
+    assert caller.send("DELETE", f"/api/tasks/{first.json()['id']}").status_code == 204

@@ -4,7 +4,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
 from tasks.api import parsers
-from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, TASK_ID, header, problems
+from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, SAFE_RETRY, TASK_ID, header, problems
 from tasks.api.serializers import CommentSerializer, WatcherSerializer
 
 _COMMENT_ID = OpenApiParameter("comment_id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The comment's id.")
@@ -15,8 +15,8 @@ _CHANGE = CommentSerializer(partial=True)
 _change = {
     "summary": "Change a comment",
     "description": "By its author, or an admin.",
-    "parameters": [TASK_ID, _COMMENT_ID, IF_MATCH, REASON, ETAG],
-    "responses": {200: CommentSerializer, **problems(400, 404, 409, 412, 413, 415, 422)},
+    "parameters": [TASK_ID, _COMMENT_ID, IF_MATCH, REASON, *SAFE_RETRY, ETAG],
+    "responses": {200: CommentSerializer, **problems(400, 404, 409, 412, 413, 415, 422, 428)},
 }
 
 describe_comments = extend_schema_view(
@@ -31,10 +31,10 @@ describe_comments = extend_schema_view(
         summary="Comment on a task",
         description="The comment is a subject of its own in the audit log; the task's version stays as it is.",
         parameters=[
-            TASK_ID, REASON, header("Location", "The new comment.", [201]),
+            TASK_ID, REASON, *SAFE_RETRY, header("Location", "The new comment.", [201]),
             header("ETag", 'The version in double quotes: `"1"`.', [201]),
         ],
-        responses={201: CommentSerializer, **problems(400, 404, 413, 415, 422)},
+        responses={201: CommentSerializer, **problems(400, 404, 409, 413, 415, 422)},
     ),
     retrieve=extend_schema(
         operation_id="tasks_comments_retrieve",
@@ -50,8 +50,8 @@ describe_comments = extend_schema_view(
         operation_id="tasks_comments_destroy",
         summary="Delete a comment",
         description="By its author, or an admin.",
-        parameters=[TASK_ID, _COMMENT_ID, IF_MATCH, REASON],
-        responses={204: OpenApiResponse(description="Deleted."), **problems(400, 404, 409, 412)},
+        parameters=[TASK_ID, _COMMENT_ID, IF_MATCH, REASON, *SAFE_RETRY],
+        responses={204: OpenApiResponse(description="Deleted."), **problems(400, 404, 409, 412, 422, 428)},
     ),
 )  # fmt: skip
 
@@ -66,17 +66,18 @@ describe_watchers = extend_schema_view(
         operation_id="tasks_watchers_update",
         summary="Watch a task",
         description="May be repeated. Whoever reads tasks may watch one; who writes them may name others. A body is ignored.",
-        parameters=[TASK_ID, _PERSON, REASON],
+        parameters=[TASK_ID, _PERSON, REASON, *SAFE_RETRY],
         request=None,
         responses={
-            200: OpenApiResponse(WatcherSerializer, description="They did already."), 201: WatcherSerializer, **problems(404),
+            200: OpenApiResponse(WatcherSerializer, description="They did already."), 201: WatcherSerializer,
+            **problems(400, 404, 409, 422),
         },
     ),
     destroy=extend_schema(
         operation_id="tasks_watchers_destroy",
         summary="Watch a task no more",
         description="May be repeated: nobody who does not watch is a 404.",
-        parameters=[TASK_ID, _PERSON, REASON],
-        responses={204: OpenApiResponse(description="They do not watch it."), **problems(404)},
+        parameters=[TASK_ID, _PERSON, REASON, *SAFE_RETRY],
+        responses={204: OpenApiResponse(description="They do not watch it."), **problems(400, 404, 409, 422)},
     ),
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 import re
 
+from django.conf import settings
+
 from taskpulse.errors import Problem
 
 _LIST = re.compile(r'\s*(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,\s*(?:(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"\s*)?)*')
@@ -27,11 +29,15 @@ def not_modified(request, version: int) -> bool:
 
 
 def check(request, version: int, what: str = "task") -> None:
-    """If-Match and If-None-Match of an unsafe request on a task, or `what` else, that is there. Raises Problem 412.
+    """If-Match and If-None-Match of an unsafe request on a task, or `what` else, that is there. Raises Problem: 412, and
+    428 (RFC 6585 §3) without If-Match where TASKPULSE_REQUIRE_IF_MATCH demands it.
 
     If-Match compares strongly: a weak tag never matches.
     """
     header = request.META.get("HTTP_IF_MATCH")
+    if header is None and settings.REQUIRE_IF_MATCH:
+        detail = 'If-Match is missing: send the ETag that you read ("<version>"), so that nobody\'s change is lost; * for any.'
+        raise Problem(428, detail)
     if header is not None and header.strip() != "*":
         tags = _tags("If-Match", header)
         if (False, etag(version)) not in tags:

@@ -51,6 +51,17 @@ _TAGS = {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)
 IF_MATCH = OpenApiParameter("If-Match", _TAGS, OpenApiParameter.HEADER, description='Write only if this is the version: `"4"`.')
 IF_NONE_MATCH = OpenApiParameter("If-None-Match", _TAGS, OpenApiParameter.HEADER, description='304 if this is the version: `"4"`.')
 REASON = OpenApiParameter("X-Change-Reason", str, OpenApiParameter.HEADER, description="Why; the change's event says so.")
+_BARE, _QUOTED = r"[!#-+\--:<-\[\]-~]{1,255}", r'"([ !#-\[\]-~]|\\["\\]){1,255}"'
+SAFE_RETRY = [
+    OpenApiParameter(
+        "Idempotency-Key",
+        {"type": "string", "pattern": f"^({_BARE}|{_QUOTED})$"},
+        OpenApiParameter.HEADER,
+        description="Makes the request safe to send again for 24 hours: the same is answered as before and not done again. "
+        "A new one for each new request (a UUID, say), in double quotes or bare.",
+    ),
+    header("Idempotent-Replayed", "`true`: it was done before, and this is what was answered then.", [200, 201, 204]),
+]
 TASK_ID = OpenApiParameter("id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The task's id.")
 PAGE = [
     OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": LIMIT}, description="Rows a page."),

@@ -5,7 +5,20 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 
 from tasks.api import members, parsers
 from tasks.api.ordering import ORDERINGS
-from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, ITEM, PAGE, PERSON_OR_WORD, REASON, TASK_ID, header, problems, several
+from tasks.api.schema import (
+    ETAG,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    ITEM,
+    PAGE,
+    PERSON_OR_WORD,
+    REASON,
+    SAFE_RETRY,
+    TASK_ID,
+    header,
+    problems,
+    several,
+)
 from tasks.api.serializers import TaskChangeSerializer, TaskSerializer
 from tasks.models import CATEGORY_LENGTH, LABEL_LENGTH, Priority, Status
 
@@ -54,8 +67,8 @@ _CREATED_ETAG = header("ETag", 'The version in double quotes: `"1"`.', [201])
 
 _change = {
     "summary": "Change the fields given",
-    "parameters": [TASK_ID, IF_MATCH, REASON, ETAG],
-    "responses": {200: TaskSerializer, **problems(400, 404, 409, 412, 413, 415, 422)},
+    "parameters": [TASK_ID, IF_MATCH, REASON, *SAFE_RETRY, ETAG],
+    "responses": {200: TaskSerializer, **problems(400, 404, 409, 412, 413, 415, 422, 428)},
 }
 _CHANGE = TaskChangeSerializer(partial=True)
 
@@ -68,8 +81,8 @@ describe_tasks = extend_schema_view(
     ),
     create=extend_schema(
         summary="Create a task",
-        parameters=[REASON, _LOCATION, _CREATED_ETAG],
-        responses={201: TaskSerializer, **problems(400, 413, 415, 422)},
+        parameters=[REASON, *SAFE_RETRY, _LOCATION, _CREATED_ETAG],
+        responses={201: TaskSerializer, **problems(400, 409, 413, 415, 422)},
     ),
     retrieve=extend_schema(
         summary="Read a task",
@@ -96,7 +109,7 @@ describe_tasks = extend_schema_view(
     ),
     destroy=extend_schema(
         summary="Delete a task and its subtasks",
-        parameters=[TASK_ID, IF_MATCH, REASON],
-        responses={204: OpenApiResponse(description="Deleted."), **problems(400, 404, 409, 412)},
+        parameters=[TASK_ID, IF_MATCH, REASON, *SAFE_RETRY],
+        responses={204: OpenApiResponse(description="Deleted."), **problems(400, 404, 409, 412, 422, 428)},
     ),
 )

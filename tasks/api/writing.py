@@ -8,7 +8,7 @@ from django.http import HttpResponse
 
 from taskpulse.errors import InvalidBody, Problem
 from tasks import transitions
-from tasks.api import queries, validation
+from tasks.api import idempotency, queries, validation
 from tasks.audited import AuditedModel
 from tasks.models import Task
 
@@ -20,9 +20,11 @@ _AGAIN = {"40001", "40P01"}
 def answer(request, write) -> HttpResponse:
     """What an unsafe request is answered: the finished response that `write()` returns, which is run in one transaction.
 
-    `write()` may run several times, each time from the beginning. Every unsafe view answers by this function alone.
+    `write()` may run several times, each time from the beginning, and not at all where the request bears an
+    Idempotency-Key that is known (`idempotency.once`). Every unsafe view answers by this function alone.
     Raises InvalidBody for what a constraint refuses, and whatever `write()` raises; nothing is written then.
     """
+    write = idempotency.once(request, write)
     for attempt in range(1, _TRIES + 1):
         try:
             with transaction.atomic():

@@ -1,4 +1,4 @@
-"""`manage.py relay_outbox`: publishes the outbox to Kafka and signs the log's checkpoints, until stopped."""
+"""`manage.py relay_outbox`: publishes the outbox to Kafka, signs the log's checkpoints and sweeps kept answers, until stopped."""
 
 from django.core.management.base import BaseCommand, CommandError
 
@@ -7,6 +7,7 @@ from taskpulse import least_privilege
 from taskpulse.companion import Companion
 from taskpulse.worker import CannotContinue, Stop
 from taskpulse.worker_server import WorkerServer
+from tasks.kept_answers import Sweeper
 from tasks.relay import Relay
 
 
@@ -27,7 +28,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def _run(self, relay: Relay, stop: Stop) -> None:
-        companions = [Companion(name, worker, stop) for name, worker in workers()]
+        beside = [*workers(), ("sweeper of kept answers", Sweeper())]
+        companions = [Companion(name, worker, stop) for name, worker in beside]
         for companion in companions:
             companion.start()
         try:
