@@ -11,12 +11,12 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
 from audit import export
-from audit.api import export_views
 from audit.checkpoint import open_checkpoint
 from audit.export import Selection, bundle
 from audit.merkle import leaf_hash
 from audit.models import Entry
 from audit.tlog_proof import TlogProof
+from tasks.api import long_answers
 from tasks.events import canonical
 from tests import proof_verification
 from tests.api_client import api, problem
@@ -185,7 +185,7 @@ def test_wrong_parameters_are_named(log, query):
 
 def test_only_a_few_at_once_and_each_gives_its_place_back(log):
     auditor = api("auditor")
-    under_way = [auditor.get("/api/audit/export") for _ in range(export_views._MOST)]
+    under_way = [auditor.get("/api/audit/export") for _ in range(long_answers.MOST)]
     refused = auditor.get("/api/audit/export")
     problem(refused, 429)
     assert refused["Retry-After"]
@@ -193,9 +193,9 @@ def test_only_a_few_at_once_and_each_gives_its_place_back(log):
     under_way[0].close()
     under_way[0].close()
     under_way.clear()  # the other is forgotten, unread
-    assert all(auditor.get("/api/audit/export").getvalue() for _ in range(2 * export_views._MOST))
-    assert export_views._places.acquire(blocking=False)
-    export_views._places.release()
+    assert all(auditor.get("/api/audit/export").getvalue() for _ in range(2 * long_answers.MOST))
+    assert long_answers.places.acquire(blocking=False)
+    long_answers.places.release()
 
 
 def test_a_bundle_needs_no_transaction(log):

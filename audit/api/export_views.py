@@ -1,44 +1,21 @@
 """`/api/audit/export`: entries with their proofs as a stream, to be checked offline (docs/verification.md)."""
 
-import threading
-
 from django.conf import settings
-from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from audit.api.log_views import AnyRepresentation
 from audit.export import CONTENT_TYPE, Selection, bundle
-from taskpulse.errors import InvalidQuery, Problem
+from taskpulse.errors import InvalidQuery
 from taskpulse.roles import Right
+from tasks.api import long_answers
 from tasks.api.filters import refuse_unknown, wrong_value
 from tasks.api.schema import problems
 from tasks.api.validation import Wrong, due_at, task_id
 from tasks.api.views import ApiViewSet
 
-# At once in a process: each holds a thread of the web role as long as its client takes.
-_MOST = 2
-_places = threading.BoundedSemaphore(_MOST)
 _GREATEST_SEQ = 2**62
 _ACTOR_LENGTH = 200
-
-
-class _Stream:
-    """Gives its place back when it is closed, which Django does with the response, be it read to its end or not."""
-
-    def __init__(self, lines):
-        self._lines, self._given_back = lines, threading.Lock()
-
-    def __iter__(self):
-        return self._lines
-
-    def close(self) -> None:
-        self._lines.close()
-        if self._given_back.acquire(blocking=False):
-            _places.release()
-
-    # A response that nobody answers with, as after a fault on its way out.
-    __del__ = close
 
 
 class ExportViewSet(ApiViewSet):
@@ -69,13 +46,8 @@ class ExportViewSet(ApiViewSet):
     )
     def retrieve(self, request):
         selection = _selection(request._request.GET)
-        if not _places.acquire(blocking=False):
-            raise Problem(429, f"{_MOST} exports are under way; try again later.", headers={"Retry-After": "10"})
-        stream = _Stream(bundle(selection, seconds=settings.WEB_REQUEST_SECONDS / 2))
-        response = StreamingHttpResponse(stream, content_type=CONTENT_TYPE)
-        response["Content-Disposition"] = f'attachment; filename="audit-{selection.from_seq}.jsonl"'
-        response["Cache-Control"] = "no-store"
-        return response
+        lines = bundle(selection, seconds=settings.WEB_REQUEST_SECONDS / 2)
+        return long_answers.answer(lines, CONTENT_TYPE, f"audit-{selection.from_seq}.jsonl")
 
 
 def _seq(text: str) -> int | None:

@@ -20,18 +20,17 @@ class Listing:
     members: Members = members.ALL
 
 
-_WHOLE = Listing()
+_FIRST_PAGE = Listing()
 
 
-def read(query, user_id: int) -> Listing:
-    """Raises InvalidQuery."""
-    if not query:
-        return _WHOLE
+def read(query, user_id: int, whole: bool = False) -> Listing:
+    """`whole`: a list that is not in pages, whose `limit` may be any number or left out. Raises InvalidQuery."""
+    if not query and not whole:
+        return _FIRST_PAGE
     errors = filters.unknown(query, PARAMETERS)
     asked = filters.of_tasks(query, user_id, errors)
     ordering = _ordering(query, asked, errors)
-    # A cursor is of an ordering: where that is wrong, it cannot be looked at.
-    page = pagination.read(query, ordering, errors) if ordering else Page()
+    page = _page(query, ordering, whole, errors)
     shown = members.read(query, errors)
     if "subtasks" in shown.expanded and page.limit > members.MOST_WITH_SUBTASKS:
         most = members.MOST_WITH_SUBTASKS
@@ -39,6 +38,13 @@ def read(query, user_id: int) -> Listing:
     if errors:
         raise InvalidQuery(errors)
     return Listing(asked, ordering, page, shown)
+
+
+def _page(query, ordering: Ordering | None, whole: bool, errors: list[dict]) -> Page:
+    if whole:
+        return pagination.read_whole(query, errors)
+    # A cursor is of an ordering: where that is wrong, it cannot be looked at.
+    return pagination.read(query, ordering, errors) if ordering else Page()
 
 
 def _ordering(query, asked: Filters, errors: list[dict]) -> Ordering | None:

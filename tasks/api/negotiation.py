@@ -2,7 +2,8 @@
 
 from rest_framework import exceptions, negotiation, renderers
 
-_MATCHES = {"*/*", "application/*", "application/json"}
+# Headers that ask for JSON, without a look at their parts; None: there is none.
+PLAIN = {None, "*/*", "application/*", "application/json"}
 
 
 class JsonNegotiation(negotiation.BaseContentNegotiation):
@@ -12,23 +13,39 @@ class JsonNegotiation(negotiation.BaseContentNegotiation):
         return parsers[0]
 
     def select_renderer(self, request, renderers, format_suffix=None):
-        accept = request._request.META.get("HTTP_ACCEPT", "*/*")
-        if accept not in _MATCHES and not accepts_json(accept):
+        accept = request._request.META.get("HTTP_ACCEPT")
+        if accept not in PLAIN and not accepts_json(accept):
             raise exceptions.NotAcceptable("This resource is application/json only.")
         return renderers[0], "application/json"
 
 
 def accepts_json(header: str) -> bool:
-    """The most specific range that matches decides; its weight must not be 0."""
+    return preferred(header, ("application/json",)) is not None
+
+
+def preferred(header: str, offered: tuple[str, ...]) -> str | None:
+    """Of the media types offered the one with the greatest weight, the first of equals; None if the header excludes them
+    all. The most specific range that matches a type decides (RFC 9110 §12.5.1)."""
+    if not header.strip():
+        return offered[0]
     weights = {}
     for part in header.split(","):
         kind, *parameters = (text.strip().lower() for text in part.split(";"))
-        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        weights[kind] = weight.strip("0.") != ""
-    for kind in ("application/json", "application/*", "*/*"):
-        if kind in weights:
-            return weights[kind]
-    return not header.strip()
+        weights[kind] = _weight(next((p[2:] for p in parameters if p.startswith("q=")), "1"))
+    best = {}
+    for kind in offered:
+        ranges = (kind, f"{kind.partition('/')[0]}/*", "*/*")
+        best[kind] = next((weights[one] for one in ranges if one in weights), 0.0)
+    chosen = max(offered, key=best.__getitem__)
+    return chosen if best[chosen] > 0 else None
+
+
+def _weight(written: str) -> float:
+    """What is no weight counts as one."""
+    try:
+        return float(written)
+    except ValueError:
+        return 1.0
 
 
 class JsonRenderer(renderers.BaseRenderer):

@@ -15,6 +15,8 @@ LIMIT = 50
 MOST = 500
 # Of a name of 64 characters in UTF-8.
 _LONGEST = 350
+# More than a table can have.
+EVERYTHING = 10**18
 _NEXT, _PREVIOUS = b"n", b"p"
 
 
@@ -89,6 +91,18 @@ def read(query, keys: Keys, errors: list[dict] | None = None) -> Page:
     if found_wrong and errors is None:
         raise InvalidQuery(found_wrong)
     return Page(limit, key, backward)
+
+
+def read_whole(query, errors: list[dict]) -> Page:
+    """The `limit` of a list that is given as a whole, as a page that has room for it; what is wrong is added to `errors`."""
+    limit, written = EVERYTHING, query.get("limit")
+    if written is not None:
+        limit = int(written) if written.isascii() and written.isdigit() and len(written) < 19 else 0
+        if not limit:
+            errors.append({"parameter": "limit", "detail": "limit: expected a whole number from 1 on."})
+    if "cursor" in query:
+        errors.append({"parameter": "cursor", "detail": "cursor: this form of the list is given as a whole, and has none."})
+    return Page(limit)
 
 
 @dataclass(frozen=True, slots=True)

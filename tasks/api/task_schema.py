@@ -3,7 +3,7 @@
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
-from tasks.api import members, parsers
+from tasks.api import members, parsers, streams
 from tasks.api.ordering import ORDERINGS
 from tasks.api.schema import (
     ETAG,
@@ -62,6 +62,7 @@ _MEMBERS = [
         "all of them",
     ),
 ]
+_STREAM = OpenApiResponse(OpenApiTypes.STR, description="All that match: a task a line, or a row.")
 _LOCATION = header("Location", "The new task.", [201])
 _CREATED_ETAG = header("ETag", 'The version in double quotes: `"1"`.', [201])
 
@@ -75,9 +76,16 @@ _CHANGE = TaskChangeSerializer(partial=True)
 describe_tasks = extend_schema_view(
     list=extend_schema(
         summary="List tasks, newest first",
-        description="A task is shown that every filter matches.",
+        description="A task is shown that every filter matches. As CSV or JSON Lines (`Accept`) it is given as a whole, without "
+        "pages: `limit` may be any number or left out, and an answer that was broken off lacks the end that HTTP/1.1 gives a "
+        "whole one. In CSV labels are separated by commas, one that holds a comma or a quote in double quotes; a text that "
+        "begins with `=`, `+`, `-`, `@`, a tab, a line break or an apostrophe has an apostrophe before it.",
         parameters=[*_FILTERS, _ORDERING, *_MEMBERS, *PAGE],
-        responses={200: TaskSerializer(many=True), **problems(400, 414)},
+        responses={
+            (200, "application/json"): TaskSerializer(many=True),
+            **{(200, kind): _STREAM for kind in streams.FORMS},
+            **problems(400, 414, 429),
+        },
     ),
     create=extend_schema(
         summary="Create a task",

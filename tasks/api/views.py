@@ -7,9 +7,9 @@ from rest_framework import viewsets
 
 from taskpulse.errors import InvalidQuery
 from taskpulse.roles import Right
-from tasks.api import filters, listing, members, pagination, parsers, preconditions, queries, validation, writing
+from tasks.api import filters, listing, members, pagination, parsers, preconditions, queries, streams, validation, writing
 from tasks.api.authentication import BearerAuthentication, SessionAuthentication
-from tasks.api.negotiation import JsonNegotiation, JsonRenderer
+from tasks.api.negotiation import PLAIN, JsonNegotiation, JsonRenderer
 from tasks.api.permissions import RolePermission
 from tasks.api.serializers import TaskSerializer
 from tasks.api.task_schema import describe_tasks
@@ -69,7 +69,19 @@ class TaskViewSet(ApiViewSet):
         "DELETE": Right.WRITE_TASKS,
     }
 
+    def perform_content_negotiation(self, request, force=False):
+        """The list has other forms than JSON too."""
+        self.form = None
+        if self.action == "list" and (accept := request._request.META.get("HTTP_ACCEPT")) not in PLAIN:
+            self.form = streams.asked_for(accept)
+            if self.form:
+                return self.renderer_classes[0](), self.form.content_type
+        return super().perform_content_negotiation(request, force)
+
     def list(self, request):
+        if self.form:
+            asked = listing.read(request._request.GET, request.user.pk, whole=True)
+            return streams.answer(request._request, asked, self.form)
         asked = listing.read(request._request.GET, request.user.pk)
         return list_response(request._request, queries.page(asked), asked.ordering)
 
