@@ -44,6 +44,7 @@ def test_every_operation_is_there_with_its_problems_and_its_security(schema):
         "/api/tasks/{id}/comments": ["get", "post"],
         "/api/tasks/{id}/comments/{comment_id}": ["delete", "get", "patch", "put"],
         "/api/tasks/{id}/history": ["get"],
+        "/api/tasks/{id}/subtasks": ["get"],
         "/api/tasks/{id}/watchers": ["get"],
         "/api/tasks/{id}/watchers/{user}": ["delete", "put"],
         "/api/labels": ["get", "post"],

@@ -39,6 +39,7 @@ task-detail     GET     /api/tasks/{task}?version=1       401  403  200  200  20
 task-detail     PUT     /api/tasks/{task}                 401  403  403  200  403  200
 task-detail     PATCH   /api/tasks/{task}                 401  403  403  200  403  200
 task-detail     DELETE  /api/tasks/{task}                 401  403  403  204  403  204
+task-subtask-list    GET    /api/tasks/{task}/subtasks            401  403  200  200  200  200
 task-history    GET     /api/tasks/{task}/history         401  403  200  200  200  200
 task-audited    GET     /api/tasks/{task}/audited         401  403  200  200  200  200
 task-comment-list    GET    /api/tasks/{task}/comments            401  403  200  200  200  200

@@ -60,6 +60,9 @@ def _joined(columns: dict[str, str]) -> str:
 
 EXPANDED = {
     "assignee": _person("a", ", 'full_name', trim(a.first_name || ' ' || a.last_name)"),
+    # Of the subtasks; of the present, so that it changes without a version of the task.
+    "progress": """(SELECT json_build_object('completed', count(*) FILTER (WHERE s.status = 'completed'), 'total', count(*))
+      FROM tasks_task s WHERE s.parent_id = t.id)""",
     # The oldest first, as people write down steps.
     "subtasks": f"""(SELECT coalesce(json_agg(row_to_json(d) ORDER BY t.created_at, t.id), '[]') FROM (
         SELECT s.* FROM tasks_task s WHERE s.parent_id = t.id ORDER BY s.created_at, s.id LIMIT {SUBTASKS}

@@ -56,7 +56,8 @@ _MEMBERS = [
     several("fields", "The members to show.", {"type": "string", "enum": list(members.FIELDS)}, "these alone"),
     several(
         "expand",
-        f"Shown in full: the assignee with `full_name`; `subtasks`, the {members.SUBTASKS} oldest (then `limit` is "
+        f"Shown in full: the assignee with `full_name`; `progress`, how many subtasks there are and "
+        f"are completed; `subtasks`, the {members.SUBTASKS} oldest (then `limit` is "
         f"{members.MOST_WITH_SUBTASKS} at most).",
         {"type": "string", "enum": list(members.EXPANDED)},
         "all of them",
@@ -119,5 +120,15 @@ describe_tasks = extend_schema_view(
         summary="Delete a task and its subtasks",
         parameters=[TASK_ID, IF_MATCH, REASON, *SAFE_RETRY],
         responses={204: OpenApiResponse(description="Deleted."), **problems(400, 404, 409, 412, 422, 428)},
+    ),
+)
+
+describe_subtasks = extend_schema_view(
+    list=extend_schema(
+        operation_id="tasks_subtasks_list",
+        summary="List a task's subtasks, newest first",
+        description="As the list of tasks with `parent`. How far they are, `expand=progress` says of the task itself.",
+        parameters=[TASK_ID, *(one for one in _FILTERS if one.name != "parent"), _ORDERING, *_MEMBERS, *PAGE],
+        responses={200: TaskSerializer(many=True), **problems(400, 404, 414)},
     ),
 )

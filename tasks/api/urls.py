@@ -2,6 +2,7 @@ from django.urls import re_path
 
 from tasks.api.comments import CommentViewSet
 from tasks.api.labels import LabelViewSet
+from tasks.api.subtasks import SubtaskViewSet
 from tasks.api.views import TaskViewSet
 from tasks.api.watchers import WatcherViewSet
 
@@ -27,6 +28,7 @@ urlpatterns = [
         WatcherViewSet.as_view({"put": "update", "delete": "destroy"}),
         name="task-watcher-detail",
     ),
+    re_path(r"^tasks/(?P<id>[^/]+)/subtasks/?$", SubtaskViewSet.as_view({"get": "list"}), name="task-subtask-list"),
     re_path(r"^labels/?$", LabelViewSet.as_view({"get": "list", "post": "create"}), name="label-list"),
     # A name may hold a slash, written as %2F, which servers decode before anybody sees the path.
     re_path(
