@@ -39,6 +39,7 @@ def test_every_operation_is_there_with_its_problems_and_its_security(schema):
     paths = schema["paths"]
     assert {path: sorted(operations) for path, operations in paths.items()} == {
         "/api/tasks": ["get", "post"],
+        "/api/tasks/bulk": ["post"],
         "/api/tasks/{id}": ["delete", "get", "patch", "put"],
         "/api/tasks/{id}/audited": ["get"],
         "/api/tasks/{id}/comments": ["get", "post"],

@@ -34,6 +34,7 @@ problems        GET     /api/problems                     200  200  200  200  20
 problem         GET     /api/problems/not-found           200  200  200  200  200  200
 task-list       GET     /api/tasks                        401  403  200  200  200  200
 task-list       POST    /api/tasks                        401  403  403  201  403  201
+task-bulk       POST    /api/tasks/bulk                   401  403  403  200  403  200
 task-detail     GET     /api/tasks/{task}                 401  403  200  200  200  200
 task-detail     GET     /api/tasks/{task}?version=1       401  403  200  200  200  200
 task-detail     PUT     /api/tasks/{task}                 401  403  403  200  403  200
@@ -73,6 +74,7 @@ _BODIES: dict[str, object] = {
     "task-comment-detail": {"body": "y"},
     "label-list": {"name": "x"},
     "label-detail": {"name": "y"},
+    "task-bulk": {"operations": [{"op": "create", "task": {"title": "x"}}]},
 }
 _WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 

@@ -52,8 +52,11 @@ def _position(shown: tuple | None) -> Position | None:
 
 
 _FIELDS = [field.attname for field in Task._meta.concrete_fields]
-_LOCK = f"""SELECT {", ".join("t." + field.column for field in Task._meta.concrete_fields)}, a.username, c.username
-FROM tasks_task t {PEOPLE} WHERE t.id = %s FOR UPDATE OF t"""
+_COLUMNS = f"""{", ".join("t." + field.column for field in Task._meta.concrete_fields)}, a.username, c.username"""
+_LOCK = f"SELECT {_COLUMNS} FROM tasks_task t {PEOPLE} WHERE t.id = %s FOR UPDATE OF t"
+# In the order of their keys, so that two requests cannot each wait for the other.
+_LOCK_ALL = f"""SELECT EXISTS (SELECT FROM tasks_task s WHERE s.parent_id = t.id), {_COLUMNS}
+FROM tasks_task t {PEOPLE} WHERE t.id = ANY (%s::uuid[]) ORDER BY t.id FOR UPDATE OF t"""
 
 
 def lock(task_id: uuid.UUID) -> Task | None:
@@ -61,8 +64,10 @@ def lock(task_id: uuid.UUID) -> Task | None:
     with connection.cursor() as cursor:
         cursor.execute(_LOCK, [task_id])
         row = cursor.fetchone()
-    if row is None:
-        return None
+    return None if row is None else _with_people(row)
+
+
+def _with_people(row) -> Task:
     task = Task.from_db("default", _FIELDS, row[:-2])
     for name, username in (("assignee", row[-2]), ("created_by", row[-1])):
         key = getattr(task, f"{name}_id")
@@ -71,6 +76,25 @@ def lock(task_id: uuid.UUID) -> Task | None:
         if key is None or username is not None:
             task._state.fields_cache[name] = username and person(key, username)
     return task
+
+
+def lock_all(keys) -> tuple[dict[uuid.UUID, Task], set[uuid.UUID]]:
+    """The tasks of `keys` that are there, each as `lock` gives it, and which of them have subtasks; one statement."""
+    found, parents = {}, set()
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_ALL, ["{" + ",".join(map(str, keys)) + "}"])
+        for has_subtasks, *row in cursor:
+            task = _with_people(row)
+            found[task.pk] = task
+            if has_subtasks:
+                parents.add(task.pk)
+    return found, parents
+
+
+def active_people(keys) -> dict[int, object]:
+    """The active people of `keys` by id; one statement."""
+    people = get_user_model().objects.filter(pk__in=keys, is_active=True).values_list("pk", "username")
+    return {key: person(key, username) for key, username in people}
 
 
 def person(key: int, username: str):

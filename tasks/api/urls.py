@@ -1,5 +1,6 @@
 from django.urls import re_path
 
+from tasks.api.bulk_views import BulkViewSet
 from tasks.api.comments import CommentViewSet
 from tasks.api.labels import LabelViewSet
 from tasks.api.subtasks import SubtaskViewSet
@@ -9,6 +10,7 @@ from tasks.api.watchers import WatcherViewSet
 # With or without a trailing slash. `id` takes any segment: what is no id of a task is a 404 after authentication.
 urlpatterns = [
     re_path(r"^tasks/?$", TaskViewSet.as_view({"get": "list", "post": "create"}), name="task-list"),
+    re_path(r"^tasks/bulk/?$", BulkViewSet.as_view({"post": "create"}), name="task-bulk"),
     re_path(
         r"^tasks/(?P<id>[^/]+)/?$",
         TaskViewSet.as_view({"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}),

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
+from django.db import DataError
+
 from tasks.around import BODY_LENGTH
 from tasks.models import (
     CATEGORY_LENGTH,
@@ -237,13 +239,22 @@ _CONSTRAINTS = {
 }
 
 
+def constraint(name: str) -> dict:
+    """What is wrong where a constraint would not hold."""
+    field, detail = _CONSTRAINTS[name]
+    return {"pointer": pointer(field), "detail": detail}
+
+
 def constraint_errors(error) -> list[dict] | None:
     """What PostgreSQL's refusal means for the body, by the constraint's name; None if it is not about the body.
 
     Foreign keys are named by Django with a hash at the end.
     """
+    if isinstance(error, DataError):
+        # Whatever the rules let through and PostgreSQL cannot store.
+        return [{"pointer": "#", "detail": "a value cannot be stored"}]
     name = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""
-    for known, (field, detail) in _CONSTRAINTS.items():
+    for known in _CONSTRAINTS:
         if name == known or (known.startswith("tasks_task_") and name.startswith(known)):
-            return [{"pointer": pointer(field), "detail": detail}]
+            return [constraint(known)]
     return None

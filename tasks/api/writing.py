@@ -33,14 +33,11 @@ def answer(request, write) -> HttpResponse:
             if getattr(error.__cause__, "sqlstate", None) not in _AGAIN or attempt == _TRIES:
                 raise
             time.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 (spreading load, not a secret)
-        except IntegrityError as error:
+        except (IntegrityError, DataError) as error:
             errors = validation.constraint_errors(error)
             if errors is None:
                 raise
-            raise InvalidBody(errors) from None
-        except DataError as error:
-            # Whatever the rules let through and PostgreSQL cannot store.
-            raise InvalidBody([{"pointer": "#", "detail": "a value cannot be stored"}]) from error
+            raise InvalidBody(errors) from error
 
 
 def check_transition(task: Task, values: dict) -> None:
@@ -54,27 +51,49 @@ def check_transition(task: Task, values: dict) -> None:
 def assign(task: Task, values: dict, user) -> None:
     """Sets the fields given. Raises InvalidBody for references that lead nowhere; at most one statement, and none when
     neither a new assignee other than the caller nor a new parent is named."""
-    if values.get("assignee") is validation.SAME_PERSON:
-        if task.assignee_id is None:
-            raise InvalidBody([{"pointer": "#/assignee", "detail": "expected an id in it"}])
-        values = {name: value for name, value in values.items() if name != "assignee"}
+    values = merged(task.assignee_id, values)
     people = {task.assignee_id: task._state.fields_cache.get("assignee"), user.pk: user}
     person_id, parent_id = values.get("assignee"), values.get("parent")
     unknown_person = person_id is not None and people.get(person_id) is None
     unknown_parent = parent_id is not None and parent_id != task.parent_id
     if unknown_person or unknown_parent:
-        errors = []
         name, is_there, is_subtask = queries.references(person_id, parent_id)
+        errors = []
         if unknown_person and name is None:
-            errors.append({"pointer": "#/assignee", "detail": f"there is no active person {person_id}"})
+            errors.append(no_person(person_id))
         if unknown_parent and not is_there:
-            errors.append({"pointer": "#/parent", "detail": f"there is no task {parent_id}"})
+            errors.append(no_parent(parent_id))
         elif unknown_parent and is_subtask:
-            errors.append({"pointer": "#/parent", "detail": "subtasks are one level deep, and the parent is a subtask"})
+            errors.append(PARENT_IS_SUBTASK)
         if errors:
             raise InvalidBody(errors)
         if unknown_person:
             people[person_id] = queries.person(person_id, name)
+    set_fields(task, values, people)
+
+
+def merged(assignee_id: int | None, values: dict) -> dict:
+    """The values, an assignee's object without an id resolved. Raises InvalidBody if nobody is assigned to stay so."""
+    if values.get("assignee") is not validation.SAME_PERSON:
+        return values
+    if assignee_id is None:
+        raise InvalidBody([{"pointer": "#/assignee", "detail": "expected an id in it"}])
+    return {name: value for name, value in values.items() if name != "assignee"}
+
+
+PARENT_IS_SUBTASK = {"pointer": "#/parent", "detail": "subtasks are one level deep, and the parent is a subtask"}
+
+
+def no_person(key: int) -> dict:
+    return {"pointer": "#/assignee", "detail": f"there is no active person {key}"}
+
+
+def no_parent(key) -> dict:
+    return {"pointer": "#/parent", "detail": f"there is no task {key}"}
+
+
+def set_fields(task: Task, values: dict, people: dict) -> None:
+    """Sets checked values; `people` by id has every assignee among them."""
     for name, value in values.items():
         if name == "assignee":
             task.assignee = people[value] if value is not None else None
