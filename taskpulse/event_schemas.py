@@ -20,10 +20,21 @@ _REDACTED = {
     },
     "task": event_schema.UUID | {"description": "The task whose data was erased, if it was a task's."},
 }
+_STATE = {"size": _NUMBER, "root": _TEXT}
+_PREDECESSOR = {
+    "origin": _TEXT,
+    **_STATE,
+    "checkpoint": {"type": ["object", "null"], "properties": _STATE, "required": list(_STATE)},
+}
+_OPENED = {
+    "origin": _TEXT,
+    "predecessor": {"type": "object", "properties": _PREDECESSOR, "required": list(_PREDECESSOR)},
+}
 # Kind of subject: actions, fields, and which of them are always there.
 _ACTS = {
     "audit": (["redacted"], _REDACTED, ["entries"]),
     "audit.dead_letter": (["discarded", "viewed"], _DEAD_LETTER, list(_DEAD_LETTER)),
+    "audit.log": (["opened"], _OPENED, list(_OPENED)),
     "audit.held": (["released", "viewed"], _HELD, list(_HELD)),
 }
 

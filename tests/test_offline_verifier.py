@@ -202,6 +202,7 @@ def test_a_checkpoint_that_was_kept_tells_a_fork(log):
     assert "the first 5 entries are not those of your checkpoint" in wrong_with(other, key(log), held=kept)
 
 
+@pytest.mark.foreign_events
 def test_erased_entries_need_the_event_that_names_them(log, tmp_path):
     disable_triggers()
     event_id = act_of_erasure([[2, 3], [6, 6]])

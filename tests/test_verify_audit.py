@@ -107,6 +107,7 @@ def act_of_erasure(spans: list[list[int]], recorded: bool = True):
     return event_id
 
 
+@pytest.mark.foreign_events
 def test_redacted_entries_need_their_event(log):
     disable_triggers()
     event_id = act_of_erasure([[2, 3], [5, 5]], recorded=False)
@@ -121,6 +122,7 @@ def test_redacted_entries_need_their_event(log):
     assert (found.seq, "no event" in found.detail) == (4, True)
 
 
+@pytest.mark.foreign_events
 def test_no_redaction_is_made_in_advance(log):
     """An event that names what comes after it accounts for nothing."""
     disable_triggers()
@@ -211,6 +213,7 @@ def test_what_is_no_event_is_named_and_stops_nothing(log, payload, covered_up):
 # Parts of it.
 
 
+@pytest.mark.foreign_events
 def test_from_and_sample_put_all_leaves_into_the_tree(log, monkeypatch):
     monkeypatch.setattr(spans, "BLOCK", 2)
     disable_triggers()
@@ -223,6 +226,7 @@ def test_from_and_sample_put_all_leaves_into_the_tree(log, monkeypatch):
     assert (log.verify(from_seq=5).first_bad.seq, log.verify(from_seq=5).first_bad.until) == (1, 5)
 
 
+@pytest.mark.foreign_events
 def test_a_sample_is_drawn_anew_and_finds_what_it_meets(log, monkeypatch):
     monkeypatch.setattr(spans, "BLOCK", 1)
     disable_triggers()
