@@ -155,6 +155,7 @@ def test_where_nothing_is_known_it_says_so(start):  # noqa: F811 (a fixture)
     assert Entry.objects.get(seq=6).event_data["data"]["audit.log"]["predecessor"]["checkpoint"] is None
 
 
+@pytest.mark.foreign_events
 def test_a_successor_that_passes_over_what_was_promised_is_not_signed(restored, caplog):
     """As whoever owns the database could begin one."""
     LogHead.objects.create(origin=SECOND, first_seq=6)

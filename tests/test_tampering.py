@@ -27,6 +27,7 @@ def place_is_named(report: Report, expected: set[int]) -> bool:
     return first.seq is not None and any(first.seq <= seq <= (first.until or first.seq) for seq in expected)
 
 
+@pytest.mark.foreign_events
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_tampering_is_found(db, seed):
     rng = random.Random(seed)
@@ -76,6 +77,7 @@ def test_an_untouched_log_raises_no_alarm(db, seed):
     print(f"{LOGS} untouched logs with {entries} entries: no finding")
 
 
+@pytest.mark.foreign_events
 def test_what_is_found_above_the_last_checkpoint(db):
     """There the owner can remake the chain: only live rows and versions tell. How often is measured, not promised."""
     rng = random.Random(3)
