@@ -12,9 +12,10 @@ import orjson
 import yaml
 from django.http import Http404, HttpResponse
 from django.utils.cache import get_conditional_response
-from rest_framework.exceptions import MethodNotAllowed, NotAcceptable
+from rest_framework.exceptions import NotAcceptable
 
 from taskpulse.errors import handle
+from taskpulse.http_methods import read_only
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "docs" / "api"
 # The first is what a client gets that asks for none.
@@ -40,16 +41,19 @@ def _schemas() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (DIRECTORY / "schemas").glob("*.json")}
 
 
+@read_only
 def openapi(request) -> HttpResponse:
     """The OpenAPI document as YAML (RFC 9512) or JSON."""
     return _answer(request, {kind: _yaml for kind in _YAML} | {kind: _json for kind in _JSON}, "openapi")
 
 
+@read_only
 def asyncapi(request) -> HttpResponse:
     """The AsyncAPI document as YAML or JSON; what it refers to stands beside it here too."""
     return _answer(request, {kind: _yaml for kind in _ASYNC_YAML} | {kind: _json for kind in _ASYNC_JSON}, "asyncapi")
 
 
+@read_only
 def schema(request, name: str) -> HttpResponse:
     """The JSON Schema of the events about one kind of subject."""
     return _answer(request, dict.fromkeys(_SCHEMA, _schemas().get), name)
@@ -57,10 +61,6 @@ def schema(request, name: str) -> HttpResponse:
 
 def _answer(request, forms: dict, name: str) -> HttpResponse:
     """`forms`: by media type, the most preferred first, what gives a document's bytes by its name, or None."""
-    if request.method not in {"GET", "HEAD"}:
-        response = handle(MethodNotAllowed(request.method), {"request": request})
-        response["Allow"] = "GET, HEAD"
-        return response
     kind = request.get_preferred_type(list(forms))
     if kind is None:
         return handle(NotAcceptable(f"This document is {', '.join(forms)}."), {"request": request})

@@ -23,8 +23,6 @@ _POLICY = "; ".join(
 
 
 class _ApiPage(TemplateView):
-    http_method_names = ["get", "head"]
-
     def render_to_response(self, context, **options):
         response = super().render_to_response(context, **options)
         response["Content-Security-Policy"] = _POLICY

@@ -27,6 +27,11 @@ _BROKERS = text("HOST:PORT, several separated by commas", rf"{_BROKER}(,\s*{_BRO
 _ENDPOINT = text("https://HOST/PATH", r"https?://[^\s/?#]+\S*", "URL")
 _HOST = text("a host's name without scheme and port, or `*`", r"\*|\.?[A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\]", "names")
 _ORIGIN = text("an origin such as https://tasks.example.com", r"https?://[^\s/?#]+", "origins")
+# As a browser writes it, since it is compared as it stands (RFC 6454 §6.2).
+_BROWSERS_ORIGIN = text(
+    "an origin as browsers write it, such as https://app.example.com or http://localhost:5173, never `*`",
+    r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", "origins",
+)  # fmt: skip
 _CHECK = text("a check such as taskpulse.E006", r"[a-z_0-9]+\.[EWI][0-9]{3}", "checks")
 _TOPIC = text("a topic's name: letters, digits, '.', '_' and '-', at most 249", r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "topic")
 # As PostgreSQL takes it (NAMEDATALEN less one).
@@ -39,6 +44,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("SECRET_KEY_FALLBACKS", secrets(), "earlier ones, which still count", secret=True),
         Setting("ALLOWED_HOSTS", words(_HOST), "the names under which it is reached", "localhost,127.0.0.1,[::1]"),
         Setting("CSRF_TRUSTED_ORIGINS", words(_ORIGIN), "whose forms are accepted too"),
+        Setting("TASKPULSE_CORS_ORIGINS", words(_BROWSERS_ORIGIN), "whose pages may read the API from a browser, with a token"),
         Setting("TASKPULSE_TRUSTED_PROXIES", words(network()), "whose `X-Forwarded-For` and `-Proto` are believed"),
         Setting("TASKPULSE_HTTPS", boolean(), "reached by HTTPS alone: redirect, HSTS, secure cookies", "false"),
         Setting("TASKPULSE_HSTS_SECONDS", integer(0, 100_000_000), "raise to 31536000 once HTTPS is known to work", "3600", "s"),

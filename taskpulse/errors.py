@@ -117,12 +117,12 @@ def _headers(error) -> dict:
     return headers
 
 
-def _of_program(request) -> bool:
+def is_for_programs(request) -> bool:
     return f"{request.path}/".startswith(_PROGRAM_PATHS)
 
 
 def bad_request(request, exception):
-    if _of_program(request):
+    if is_for_programs(request):
         return handle(exception, {"request": request})
     if isinstance(exception, RequestDataTooBig):
         return HttpResponse("The form is larger than this service takes.", status=413, content_type="text/plain; charset=utf-8")
@@ -130,17 +130,17 @@ def bad_request(request, exception):
 
 
 def permission_denied(request, exception):
-    return handle(exception, {"request": request}) if _of_program(request) else defaults.permission_denied(request, exception)
+    return handle(exception, {"request": request}) if is_for_programs(request) else defaults.permission_denied(request, exception)
 
 
 def page_not_found(request, exception):
-    return handle(exception, {"request": request}) if _of_program(request) else defaults.page_not_found(request, exception)
+    return handle(exception, {"request": request}) if is_for_programs(request) else defaults.page_not_found(request, exception)
 
 
 def server_error(request):
     """Django calls this while it handles the exception."""
     error = sys.exc_info()[1]
-    if _of_program(request):
+    if is_for_programs(request):
         return handle(error, {"request": request})
     if isinstance(error, (OperationalError, InterfaceError)):
         answer = HttpResponse("The database cannot be used at the moment.", status=503, content_type="text/plain; charset=utf-8")

@@ -9,6 +9,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.http import HttpResponse
 
 from taskpulse import drain, exposition
+from taskpulse.http_methods import read_only
 from taskpulse.metrics import UNAPPLIED
 
 log = logging.getLogger("taskpulse.health")
@@ -32,6 +33,7 @@ def _answer(checks: dict[str, str | None]) -> HttpResponse:
     return response
 
 
+@read_only
 def live(request) -> HttpResponse:
     """The process answers. It deliberately asks nothing else: a restart of the web role mends no database."""
     return _answer({})
@@ -69,6 +71,7 @@ def database_checks() -> dict[str, str | None]:
     return {"database": None, "migrations": wrong}
 
 
+@read_only
 def ready(request) -> HttpResponse:
     """200 when the database answers and every migration of this code is applied; else 503, naming the check.
 
@@ -83,6 +86,7 @@ def ready(request) -> HttpResponse:
     return _answer(database_checks())
 
 
+@read_only
 def metrics(request) -> HttpResponse:
     """What all processes of the web role counted, in Prometheus' text format, and how the database looks from here."""
     page = exposition.page(database_checks())

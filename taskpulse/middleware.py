@@ -4,7 +4,7 @@ import re
 import uuid
 from time import perf_counter
 
-from taskpulse import access, tracing
+from taskpulse import access, http_headers, tracing
 from tasks import context
 
 # What is accepted from a caller: short, printable, no separators that would break a log line.
@@ -44,6 +44,7 @@ class RequestContextMiddleware:
         with context.use(current):
             response = self.get_response(request)
             response["X-Request-ID"] = request_id
+            http_headers.finish(request, response)
             access.ended(request, response.status_code, current, perf_counter() - began, span)
         return response
 

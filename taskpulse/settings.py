@@ -47,10 +47,28 @@ INSTALLED_APPS = [
     "audit",
 ]
 
-MIDDLEWARE = [
+# Browsers on these origins may read the API's answers. They send a token as any program does; cookies do not count.
+CORS_ALLOWED_ORIGINS = env["TASKPULSE_CORS_ORIGINS"]
+CORS_URLS_REGEX = r"^/api/"
+CORS_ALLOW_HEADERS = (
+    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "prefer"),
+    *("traceparent", "x-change-reason", "x-request-id"),
+)
+CORS_EXPOSE_HEADERS = (
+    *("Accept-Patch", "Allow", "Content-Disposition", "Deprecation", "ETag", "Idempotent-Replayed", "Link"),
+    *("Location", "Preference-Applied", "Retry-After", "Sunset", "WWW-Authenticate", "X-Request-ID"),
+)
+CORS_PREFLIGHT_MAX_AGE = 600
+# What a request with a token passes (taskpulse/wsgi.py).
+PROGRAM_MIDDLEWARE = [
     # The first: what the others answer has a request id, a line in the log and its metrics too.
     "taskpulse.middleware.RequestContextMiddleware",
+    *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
     "django.middleware.security.SecurityMiddleware",
+]
+MIDDLEWARE = [
+    *PROGRAM_MIDDLEWARE,
+    "taskpulse.http_methods.OptionsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -163,6 +181,7 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "tasks.api.schema_extensions.strict_bodies",
         "tasks.api.schema_extensions.sparse_answers",
+        "taskpulse.deprecation.mark",
     ],
     "GET_LIB_DOC_EXCLUDES": "tasks.api.schema_extensions.undescribed",
     "ENUM_NAME_OVERRIDES": {"PriorityEnum": "tasks.models.Priority", "StatusEnum": "tasks.models.Status"},

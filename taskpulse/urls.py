@@ -4,6 +4,7 @@ from django.views.generic import RedirectView
 
 from audit.api.views import read_past
 from taskpulse import api_documents, api_pages, health, problem_pages
+from taskpulse.http_methods import read_only
 from tasks.api.views import TaskViewSet
 
 TaskViewSet.read_past = staticmethod(read_past)
@@ -20,8 +21,8 @@ urlpatterns = [
     re_path(r"^api/problems/(?P<name>[a-z-]+)/?$", problem_pages.one_type, name="problem"),
     re_path(r"^api/asyncapi/?$", api_documents.asyncapi, name="asyncapi"),
     re_path(r"^api/schemas/(?P<name>[^/]+)/?$", api_documents.schema, name="event-schema"),
-    re_path(r"^api/docs/?$", api_pages.SwaggerPage.as_view(), name="docs"),
-    re_path(r"^api/redoc/?$", api_pages.RedocPage.as_view(), name="redoc"),
+    re_path(r"^api/docs/?$", read_only(api_pages.SwaggerPage.as_view()), name="docs"),
+    re_path(r"^api/redoc/?$", read_only(api_pages.RedocPage.as_view()), name="redoc"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(url="/admin/"), name="root"),
 ]

@@ -6,7 +6,7 @@ import django
 from django.conf import settings
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
-from django.middleware.security import SecurityMiddleware
+from django.utils.module_loading import import_string
 
 from taskpulse import proxies
 
@@ -19,16 +19,15 @@ class Handler(WSGIHandler):
     """
 
     def load_middleware(self, is_async=False):
-        from taskpulse.middleware import RequestContextMiddleware
-
         super().load_middleware(is_async)
         for_browsers = self._middleware_chain
         for_programs = convert_exception_to_response(self._get_response)
-        for middleware in (SecurityMiddleware, RequestContextMiddleware):
-            for_programs = convert_exception_to_response(middleware(for_programs))
+        for name in reversed(settings.PROGRAM_MIDDLEWARE):
+            for_programs = convert_exception_to_response(import_string(name)(for_programs))
 
         def chain(request):
-            if not (request.path_info.startswith("/api/") and request.META.get("HTTP_AUTHORIZATION")):
+            of_program = request.path_info.startswith("/api/") and request.META.get("HTTP_AUTHORIZATION")
+            if not of_program or request.method == "OPTIONS":
                 return for_browsers(request)
             response = for_programs(request)
             if not response.streaming and not response.has_header("Content-Length"):

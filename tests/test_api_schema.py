@@ -106,7 +106,7 @@ def test_the_document_is_neither_written_nor_shown_as_a_picture():
     assert "application/yaml" in problem(Api(None).get("/api/schema", Accept="image/png"), 406)["detail"]
     refused = Api(None).post({}, "/api/schema")
     assert problem(refused, 405)
-    assert refused["Allow"] == "GET, HEAD"
+    assert refused["Allow"] == "GET, HEAD, OPTIONS"
 
 
 @pytest.mark.parametrize(("path", "shown"), [("/api/docs", "swagger-ui"), ("/api/docs/", "swagger-ui"), ("/api/redoc", "<redoc")])

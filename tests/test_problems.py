@@ -54,7 +54,7 @@ def test_every_type_resolves_for_programs_and_for_people(found, slash):
     page = Client().get(found.uri + slash, headers={"Accept": "text/html,*/*;q=0.8"})
     assert page["Content-Type"] == "text/html; charset=utf-8"
     assert found.title in page.content.decode()
-    assert page["Vary"] == "Accept"
+    assert "Accept" in page["Vary"]
 
 
 def test_all_types_are_listed_and_no_other_is_there():
@@ -62,7 +62,7 @@ def test_all_types_are_listed_and_no_other_is_there():
     problem(Client().get("/api/problems/no-such"), 404)
     refused = Client().post("/api/problems")
     assert problem(refused, 405)["type"] == "/api/problems/method-not-allowed"
-    assert refused["Allow"] == "GET, HEAD"
+    assert refused["Allow"] == "GET, HEAD, OPTIONS"
     problem(Client().get("/api/problems", headers={"Accept": "image/png"}), 406)
 
 
@@ -125,7 +125,7 @@ _FAULTS = {
     "authentication": ("tasks.api.authentication._row", 500),
     "permission": ("tasks.api.permissions.rights_of", 500),
     "query": ("tasks.api.queries.page", 500),
-    "statement": ("tasks.api.listing.read", 500),
+    "statement": ("django.db.backends.utils.CursorWrapper.execute", 500),
     "answer": ("tasks.api.views.list_response", 500),
     "resolver": ("django.urls.resolvers.URLResolver.resolve", 500),
     "last middleware": ("taskpulse.access.ended", 500),

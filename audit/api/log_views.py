@@ -14,6 +14,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from audit import checkpoint_store, proofs, tile_store
 from audit.tiles import Place
 from audit.tlog_proof import TlogProof
+from taskpulse.compression import takes_gzip
 from taskpulse.errors import Problem
 from taskpulse.roles import Right
 from tasks.api.negotiation import JsonNegotiation
@@ -94,21 +95,12 @@ def _tile(log: int, place: Place) -> HttpResponse:
 
 def _bundle(request, log: int, place: Place) -> HttpResponse:
     raw = tile_store.read_bundle(log, place.number, place.width)
-    zipped = _takes_gzip(request._request.META.get("HTTP_ACCEPT_ENCODING", ""))
+    zipped = takes_gzip(request._request.META.get("HTTP_ACCEPT_ENCODING", ""))
     response = HttpResponse(raw if zipped else gzip.decompress(raw), content_type="application/octet-stream")
     if zipped:
         response["Content-Encoding"] = "gzip"
     response["Vary"] = "Accept-Encoding"
     return response
-
-
-def _takes_gzip(header: str) -> bool:
-    """RFC 9110 §12.5.3, as far as it concerns one coding."""
-    for part in header.split(","):
-        coding, _, weight = part.partition(";")
-        if coding.strip().lower() in ("gzip", "*"):
-            return weight.strip().removeprefix("q=").strip("0.") != "" or not weight.strip()
-    return False
 
 
 def _immutable(response: HttpResponse) -> HttpResponse:
