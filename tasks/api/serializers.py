@@ -93,7 +93,7 @@ class CommentSerializer(OfTaskSerializer):
     """Published shape; the rule that runs is `tasks.api.validation.comment_body`."""
 
     author = PersonSerializer(read_only=True)
-    body = serializers.CharField(max_length=BODY_LENGTH, trim_whitespace=False, help_text="Kept as written; not blank.")
+    body = serializers.RegexField(r"\S", max_length=BODY_LENGTH, trim_whitespace=False, help_text="Kept as written; not blank.")
 
 
 class WatcherSerializer(OfTaskSerializer):

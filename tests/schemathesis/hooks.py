@@ -35,6 +35,9 @@ _REASONS = {
         r"there is no (active )?(person|task) .*",
         r"subtasks are one level deep.*",
         r"a task cannot be its own parent",
+        # A name that is taken; a change of some members of a person, where there is none.
+        r"there is a label of this name already",
+        r"expected an id in it",
     ],
 }
 
