@@ -1,4 +1,5 @@
-"""Promises 1 to 3 together: any mix of writes replays from the log to exactly the rows that are there."""
+"""Promises 1 to 3 together: any mix of writes, of tasks and of what belongs to them, replays from the log to exactly the rows
+that are there."""
 
 import random
 
@@ -7,6 +8,7 @@ import psycopg
 import pytest
 from confluent_kafka import Message
 from django.contrib.auth.models import User
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from hypothesis import Phase, settings
@@ -17,7 +19,8 @@ from audit.models import DeadLetter, Entry, LogHead
 from audit.recorder import Recorder
 from tasks.audited import StaleObjectError
 from tasks.events import uuid7
-from tasks.models import ApiToken, OutboxEvent, Task
+from tasks.models import ApiToken, Comment, OutboxEvent, Task, Watcher
+from tests import around_operations
 
 SLOTS = st.integers(0, 3)
 TITLES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8).filter(str.strip)
@@ -26,6 +29,7 @@ OPERATIONS = st.tuples(
         [
             *("create", "save", "stale_save", "noop", "update", "bulk_update", "bulk_create", "upsert", "delete", "query_delete"),
             *("api_post", "api_patch", "api_delete", "raw_insert", "raw_update", "raw_delete", "copy", "reparent", "complete"),
+            *around_operations.NAMES,
         ]
     ),
     SLOTS,
@@ -43,18 +47,22 @@ class Rollback(Exception):
     pass
 
 
-class Pipeline(RuleBasedStateMachine):
+class Pipeline(around_operations.AroundOperations, RuleBasedStateMachine):
     """Four tasks, by slot; ids come back after a deletion, so that tombstones are continued."""
 
     client: Client
+    author: int
     headers: dict
 
     @initialize()
     def start(self):
         self.keys = [uuid7() for _ in range(4)]
+        self.said = [uuid7() for _ in range(4)]
         self.stale: dict[int, Task] = {}
         self.offset = 0
         self.first = LogHead.objects.get().size
+        # What most operations need, so that few examples do a lot.
+        Task.objects.bulk_create([Task(id=key, title="there from the start") for key in self.keys[:3]])
         self.recorder = Recorder()
 
     @rule(program=PROGRAMS)
@@ -77,7 +85,7 @@ class Pipeline(RuleBasedStateMachine):
                 try:
                     with transaction.atomic():
                         getattr(self, name)(slot, self.keys[slot], title)
-                except (DatabaseError, psycopg.Error, StaleObjectError, Task.DoesNotExist):
+                except (DatabaseError, psycopg.Error, StaleObjectError, ObjectDoesNotExist):
                     pass  # a duplicate key, a second level of subtasks, a row that is gone: nothing was written
 
     def create(self, slot, key, title):
@@ -150,11 +158,12 @@ class Pipeline(RuleBasedStateMachine):
         self.sql("DELETE FROM tasks_task WHERE id = %s", key)
 
     def copy(self, slot, key, title):
-        with (
-            connection.cursor() as cursor,
-            cursor.copy("COPY tasks_task (id, title, description, priority, status, labels) FROM STDIN") as copy,
-        ):
-            copy.write_row((key, title, "", "high", "pending", "{}"))
+        statement = "COPY tasks_task (id, title, description, priority, status, labels) FROM STDIN"
+        self.copy_row(statement, (key, title, "", "high", "pending", "{}"))
+
+    def copy_row(self, statement, row):
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write_row(row)
 
     def reparent(self, slot, key, title):
         Task.objects.filter(pk=key).update(parent_id=self.keys[(slot + 1) % 4])
@@ -195,15 +204,17 @@ class Pipeline(RuleBasedStateMachine):
         for entry in Entry.objects.filter(seq__gt=self.first).order_by("seq"):
             versions.setdefault(entry.subject_id, []).append(entry.version)
             times.setdefault(entry.subject_id, []).append(entry.occurred_at)
-            document = entry.event_data["data"]["task"]
-            replayed[entry.subject_id] = None if entry.event_type == "task.deleted" else document
+            document = entry.event_data["data"][entry.subject_type]
+            replayed[entry.subject_id] = None if entry.event_type.endswith(".deleted") else document
         for subject, found in versions.items():
             assert found == list(range(1, len(found) + 1)), subject
             assert times[subject] == sorted(times[subject])
-        live = list(Task.objects.filter(pk__in=versions))
-        assert Task.objects.filter(pk__in=self.keys).count() == len({str(key) for key in self.keys} & {str(row.pk) for row in live})
+        live = {model: list(model.objects.filter(pk__in=versions)) for model in (Task, Comment, Watcher)}
+        for model, keys in ((Task, self.keys), (Comment, self.said)):
+            found = {str(row.pk) for row in live[model]}
+            assert model.objects.filter(pk__in=keys).count() == len({str(key) for key in keys} & found)
         assert {key: value for key, value in replayed.items() if value} == {
-            str(row.pk): document for row, document in zip(live, Task.documents(live), strict=True)
+            document["id"]: document for model, rows in live.items() for document in model.documents(rows)
         }
 
 
@@ -212,6 +223,7 @@ def member(committed_db):
     user = User.objects.create_superuser("ana")
     _, secret = ApiToken.issue(user, "test")
     Pipeline.client = Client()
+    Pipeline.author = user.pk
     Pipeline.headers = {"authorization": f"Bearer {secret}"}
 
 
