@@ -9,7 +9,7 @@ from django.db import transaction
 
 from tasks import context
 from tasks.context import Actor, Context
-from tasks.models import Priority, Status, Task
+from tasks.models import Comment, Priority, Status, Task, Watcher
 
 PEOPLE = (
     ("ana", "Ana", "Horvat"),
@@ -72,6 +72,11 @@ DETAILS = (
     "Steps:\n\n1. collect the figures\n2. compare them with the ledger\n3. tell finance what differs", "",
 )  # fmt: skip
 STEPS = ("Collect the facts", "Agree on a date", "Do it", "Have it reviewed", "Tell everybody concerned")
+REMARKS = (
+    "{person} has called: they need it this week.", "Waiting for an answer from {customer}.",
+    "Same as last month, see the notes there.",
+    "The figures of {month} are in the shared folder.\n\nPlease have a look before Friday.", "Done on my side.", "👍",
+)  # fmt: skip
 REASONS = ("weekly planning", "asked for by the customer", "stand-up", "triage", None, None)
 BATCH = 500
 
@@ -82,7 +87,7 @@ class Demo:
     def __init__(self, seed: int):
         self._random = random.Random(seed)  # noqa: S311 (examples, not secrets)
         self.people = _people()
-        self.created = self.changed = self.deleted = 0
+        self.created = self.changed = self.deleted = self.comments = 0
 
     def run(self, tasks: int) -> None:
         # Small numbers too are spread over all people.
@@ -91,6 +96,7 @@ class Demo:
             batch = self._create(min(size, tasks - self.created))
             batch = self._assign(batch)
             self._progress(batch)
+            self._talk(batch)
             self._edit(batch)
             self._delete(batch)
 
@@ -159,6 +165,20 @@ class Demo:
         done = [task for task in started if self._random.random() < 0.6]
         self._update(done, status=Status.COMPLETED)
         self._update([task for task in done if self._random.random() < 0.05], status=Status.IN_PROGRESS)
+
+    def _talk(self, tasks: list[Task]) -> None:
+        """Some are talked about, and watched by who did; a remark is corrected now and then."""
+        choice = self._random.choice
+        for person in self.people:
+            mine = [task for task in tasks if self._random.random() < 0.12]
+            values = {"month": choice(MONTHS), "customer": choice(CUSTOMERS), "person": choice(self.people).first_name}
+            said = [Comment(task=task, author=person, body=choice(REMARKS).format(**values)) for task in mine]
+            with context.use(Context(actor=Actor.of_user(person))), transaction.atomic():
+                Comment.objects.bulk_create(said)
+                Watcher.objects.bulk_create([Watcher(task=task, user=person) for task in mine])
+                corrected = [comment.pk for comment in said if self._random.random() < 0.1]
+                self.changed += Comment.objects.filter(pk__in=corrected).update(body=choice(REMARKS).format(**values))
+            self.comments += len(said)
 
     def _edit(self, tasks: list[Task]) -> None:
         """A few single edits, as in a form."""

@@ -2,27 +2,31 @@
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from tasks import events
-from tasks.models import OutboxEvent, Status, Task, Tombstone
+from tasks.models import Comment, OutboxEvent, Status, Task, Tombstone, Watcher
 
 
 @pytest.fixture
 def seeded(db, capsys):
     call_command("seed_demo", tasks=300, seed=7)
+    connection.check_constraints()  # the events of what went with its task, which are written at the commit
     return capsys.readouterr().out
 
 
 def test_each_change_has_its_event_and_its_person(seeded):
     recorded = [(row, events.parse(bytes(row.payload))) for row in OutboxEvent.objects.order_by("subject_id", "version")]
     last = {row.subject_id: row.version for row, _ in recorded}
-    assert last == {str(task.pk): task.version for task in Task.objects.all()} | {
+    rows = [row for model in (Task, Comment, Watcher) for row in model.objects.all()]
+    assert last == {str(row.pk): row.version for row in rows} | {
         stone.subject_id: stone.version for stone in Tombstone.objects.all()
     }
     assert sum(last.values()) == len(recorded)
     assert {event.actortype for _, event in recorded} == {"user"}
     assert {event.actorname for _, event in recorded} == {"ana", "ben", "chen", "dora", "emil"}
-    assert {event.type for _, event in recorded} == {"task.created", "task.updated", "task.deleted"}
+    kinds = {f"{kind}.{action}" for kind in ("task", "comment", "watcher") for action in events.ACTIONS}
+    assert {event.type for _, event in recorded} == kinds - {"watcher.updated"}
     assert sum(event.type == "task.created" for _, event in recorded) == 300
 
 
@@ -35,11 +39,16 @@ def test_the_tasks_are_of_every_kind(seeded):
         assert 0 < sum(bool(getattr(task, name)) for task in tasks) < len(tasks), name
     assert all(task.labels and task.created_by_id for task in tasks)
     assert not any("{" in task.title for task in tasks)
+    comments = list(Comment.objects.select_related("author"))
+    assert {comment.author.username for comment in comments} == {"ana", "ben", "chen", "dora", "emil"}
+    assert not any("{" in comment.body for comment in comments)
+    assert 0 < Comment.objects.filter(version=2).count() < len(comments)
 
 
 def _content() -> list:
     names = ("title", "description", "status", "priority", "labels", "category", "assignee__username", "parent__title", "version")
-    return list(Task.objects.order_by("id").values_list(*names))
+    said = Comment.objects.order_by("id").values_list("author__username", "body", "version")
+    return [*Task.objects.order_by("id").values_list(*names), *said]
 
 
 def test_the_same_seed_makes_the_same_tasks(db):

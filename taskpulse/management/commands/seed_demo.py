@@ -1,4 +1,4 @@
-"""`manage.py seed_demo`: plausible tasks and changes, through the same path as everybody's."""
+"""`manage.py seed_demo`: plausible tasks, comments and changes, through the same path as everybody's."""
 
 import time
 
@@ -8,7 +8,7 @@ from taskpulse.demo import Demo
 
 
 class Command(BaseCommand):
-    help = "Make plausible tasks and changes by several people. The same --seed makes the same tasks, short of ids and times."
+    help = "Make plausible tasks, comments and changes. The same --seed makes the same tasks, short of ids and times."
 
     def add_arguments(self, parser):
         parser.add_argument("--tasks", type=int, default=200, metavar="N", help="how many tasks (default 200)")
@@ -20,5 +20,5 @@ class Command(BaseCommand):
         began = time.monotonic()
         demo = Demo(seed)
         demo.run(tasks)
-        done = f"{demo.created} tasks created, {demo.changed} changes, {demo.deleted} deleted"
+        done = f"{demo.created} tasks created, {demo.comments} comments, {demo.changed} changes, {demo.deleted} deleted"
         self.stdout.write(f"{done}, by {len(demo.people)} people, in {time.monotonic() - began:.1f} s")
