@@ -5,7 +5,8 @@ import uuid
 
 import pytest
 from django.contrib.auth.models import User
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tasks.api import bulk
@@ -169,6 +170,29 @@ def test_only_post_is_there():
         assert "POST" in response["Allow"]
 
 
+def test_a_request_that_is_sent_again_is_done_once():
+    caller = api("member")
+    task = caller.create()
+    body = {"operations": [create(), update(task, title="y")]}
+    first, again = (caller.post(body, PATH, Idempotency_Key="bulk-1") for _ in range(2))
+    assert (again.status_code, again.content, again["Idempotent-Replayed"]) == (200, first.content, "true")
+    assert Task.objects.count() == 2
+    assert len(events(task["id"])) == 2
+    problem(caller.post({"operations": [create()]}, PATH, Idempotency_Key="bulk-1"), 422)
+
+
+def test_where_a_version_is_demanded_each_operation_on_a_task_names_one(settings):
+    caller = api()
+    first, second, third = (caller.create() for _ in range(3))
+    settings.REQUIRE_IF_MATCH = True
+    refused = problem(send(caller, create(), update(first, title="y"), delete(second), update(third, version=1, title="y")), 428)
+    assert [error["pointer"] for error in refused["errors"]] == ["#/operations/1/version", "#/operations/2/version"]
+    assert [result["status"] for result in done(caller, update(first, version=1, title="y"), delete(second, version=1))] == [
+        200,
+        204,
+    ]
+
+
 # -- each for itself
 
 
@@ -273,7 +297,7 @@ _moves = st.tuples(
 )
 
 
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@examples(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(moves=st.lists(_moves, min_size=1, max_size=5))
 def test_each_operation_does_what_its_own_request_does(moves):
     caller = api()

@@ -7,6 +7,7 @@ before the request: so an operation may not build on what another one of the req
 
 import copy
 
+from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
 from taskpulse.errors import InvalidBody, Problem
@@ -52,6 +53,8 @@ def _meet(operation: Operation, row: Task | None) -> None:
     operation.row = row
     if row is None:
         operation.refuse_member("id", f"there is no task {operation.key}", 404)
+    elif operation.version is None and settings.REQUIRE_IF_MATCH:
+        operation.refuse_member("version", "missing: name the version that was read, so that nobody's change is lost", 428)
     elif operation.version not in (None, row.version):
         operation.refuse_member("version", f"the task is at version {row.version} now, not at {operation.version}", 412)
 

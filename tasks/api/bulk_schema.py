@@ -4,7 +4,7 @@ from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema, ext
 from rest_framework import serializers
 
 from tasks.api.operations import CREATE, DELETE, MOST, UPDATE
-from tasks.api.schema import REASON, ProblemSerializer, problems
+from tasks.api.schema import REASON, SAFE_RETRY, ProblemSerializer, problems
 from tasks.api.serializers import TaskChangeSerializer, TaskSerializer
 
 _VERSION = "Done only if the task is at this version; as If-Match."
@@ -57,8 +57,8 @@ describe_bulk = extend_schema_view(
         description="All or nothing: one that cannot be done refuses all, by one problem whose `errors` point into each "
         "(`#/operations/3/task/title`), with the status that they share or else 422. With `atomic` false the others are done, "
         "in one transaction, and each operation has its result.",
-        parameters=[REASON],
+        parameters=[REASON, *SAFE_RETRY],
         request=BulkSerializer,
-        responses={200: OperationResultSerializer(many=True), **problems(400, 404, 409, 412, 413, 415, 422)},
+        responses={200: OperationResultSerializer(many=True), **problems(400, 404, 409, 412, 413, 415, 422, 428)},
     )
 )
