@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections
 
+from tasks.api import queries
 from tasks.models import OutboxEvent, Task
 from tests.api_client import ABSENT, Api, api, person, pointers, problem
 
@@ -147,6 +148,24 @@ def test_if_none_match_saves_the_body():
         response = caller.get(path, If_None_Match=value)
         assert (response.status_code, response.content, response["ETag"]) == (304, b"", '"1"')
     assert caller.get(path, If_None_Match='"2"').status_code == 200
+    assert caller.get(path, If_None_Match='"2"').json() == caller.get(path).json()
+    problem(caller.get(f"/api/tasks/{uuid.uuid4()}", If_None_Match="*"), 404)
+
+
+@pytest.mark.parametrize(
+    ("known", "made"), [(['"1"'], False), (["*"], False), (['"7"', '"1"'], False), (['"2"'], True), ([], True)]
+)
+def test_no_json_is_made_of_a_task_that_is_known(known, made):
+    """Nor are its people looked up: PostgreSQL says which parts of the plan it never came to."""
+    key = api().create()["id"]
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF) {queries._ONE_UNLESS}", [known, key])
+        plan = [line for (line,) in cursor.fetchall()]
+    people = [line for line in plan if "auth_user" in line]
+    assert len(people) == 2
+    assert all(("never executed" in line) is not made for line in people)
+    version, text = queries.read(uuid.UUID(key), known)
+    assert (version, text is not None) == (1, made)
 
 
 # -- wrong bodies

@@ -20,12 +20,18 @@ def _tags(name: str, header: str) -> list[tuple[bool, str]]:
     return [(bool(weak), tag) for weak, tag in _TAG.findall(header)]
 
 
-def not_modified(request, version: int) -> bool:
-    """If-None-Match of a safe request: weak comparison."""
+def known_tags(request) -> list[str] | None:
+    """The entity tags of If-None-Match, for weak comparison: weak ones as the strong ones. `["*"]` for any, None without it."""
     header = request.META.get("HTTP_IF_NONE_MATCH")
     if header is None:
-        return False
-    return header.strip() == "*" or any(tag == etag(version) for _, tag in _tags("If-None-Match", header))
+        return None
+    return ["*"] if header.strip() == "*" else [tag for _, tag in _tags("If-None-Match", header)]
+
+
+def not_modified(request, version: int) -> bool:
+    """Whether If-None-Match names the version."""
+    known = known_tags(request)
+    return known is not None and ("*" in known or etag(version) in known)
 
 
 def check(request, version: int, what: str = "task") -> None:

@@ -91,12 +91,12 @@ class TaskViewSet(ApiViewSet):
     def retrieve(self, request, id):
         if request._request.META.get("QUERY_STRING"):
             return self._read_as_asked(request._request, task_key(id))
-        found = queries.read(task_key(id))
+        found = queries.read(task_key(id), preconditions.known_tags(request._request))
         if found is None:
             raise Http404
         version, text = found
         headers = {"ETag": preconditions.etag(version)}
-        if preconditions.not_modified(request._request, version):
+        if text is None:
             return empty_response(304, **headers)
         return json_response(text.encode(), **headers)
 
