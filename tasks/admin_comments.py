@@ -4,6 +4,7 @@ from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.http import HttpResponseRedirect
 from django.urls import reverse
 from unfold.decorators import display
@@ -61,7 +62,7 @@ def may_change(request, comment: Comment) -> bool:
 
 
 def on_page_of(request, task) -> dict:
-    """What the task's page shows of its comments: one statement."""
+    """What the task's page shows of its comments: one statement, and one more for the role of who wrote not all of them."""
     found = list(task.comments.select_related("author")[: BESIDE + 1])
     changes = request.user.has_perm("tasks.change_comment")
     return {
@@ -112,6 +113,18 @@ class CommentAdmin(RecordedAdmin):
 
     def has_delete_permission(self, request, obj=None):
         return super().has_delete_permission(request, obj) and (obj is None or may_change(request, obj))
+
+    def change_view(self, request, object_id, form_url="", extra_context=None):
+        return super().change_view(request, object_id, form_url, {"show_save_and_continue": False} | (extra_context or {}))
+
+    def history_view(self, request, object_id, extra_context=None):
+        """That of the task, which has the comment's changes among its own."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        comment = self.get_object(request, object_id)
+        if comment is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        return HttpResponseRedirect(reverse("admin:tasks_task_history", args=[comment.task_id]))
 
     def response_change(self, request, obj):
         self.message_user(request, "The comment is changed.", messages.SUCCESS)

@@ -92,6 +92,16 @@ def test_what_cannot_be_taken_is_said_and_kept(task, body, said):
     assert not Comment.objects.exists()
 
 
+def test_its_history_is_the_tasks(task):
+    comment = Comment.objects.create(task=task, author=person(), body="first")
+    console = Console("viewer")
+    response = console.client.get(f"{COMMENTS}{comment.pk}/history/")
+    assert response.url == f"/admin/tasks/task/{task.pk}/history/"
+    assert "Save and continue" not in Console("admin").get(page_of(comment)).content.decode()
+    assert console.client.get(f"{COMMENTS}x/history/").url == "/admin/"
+    Console(None).get(f"{COMMENTS}{comment.pk}/history/", 403)
+
+
 def test_a_comment_that_changed_meanwhile_is_not_overwritten(task):
     console = Console("admin")
     comment = Comment.objects.create(task=task, author=person("member"), body="first")
