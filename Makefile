@@ -63,6 +63,7 @@ problem-types: $(VENV)/.dev
 
 # The other documents of docs/api, from the views and models. It is sorted: after a merge, make it anew instead of mending it.
 openapi: $(VENV)/.dev
+	@RECORD_EXAMPLES=1 $(BIN)/python -m pytest -n 0 -q tests/test_api_examples.py -k answered
 	$(UNUSED_SETTINGS) $(BIN)/python manage.py api_documents
 
 # A whole service against its OpenAPI document: CASES requests at least. Some 10 minutes.

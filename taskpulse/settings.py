@@ -181,6 +181,7 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "tasks.api.schema_extensions.strict_bodies",
         "tasks.api.schema_extensions.sparse_answers",
+        "tasks.api.schema_extensions.recorded_examples",
         "taskpulse.deprecation.mark",
     ],
     "GET_LIB_DOC_EXCLUDES": "tasks.api.schema_extensions.undescribed",

@@ -1,9 +1,14 @@
 """What drf-spectacular is told of this API beside its views: how one signs in, shapes that no serializer has, paths."""
 
+import json
+from pathlib import Path
+
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
 from drf_spectacular.plumbing import get_lib_doc_excludes
 
 from tasks.api.serializers import PersonSerializer
+
+_EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "api" / "examples.json"
 
 
 class BearerScheme(OpenApiAuthenticationExtension):
@@ -84,3 +89,16 @@ def undescribed() -> list:
     from tasks.api.views import ApiViewSet
 
     return [*get_lib_doc_excludes(), ApiViewSet]
+
+
+def recorded_examples(result, **_):
+    """A hook of drf-spectacular after its work: requests and answers as they were recorded (tests/api_examples.py)."""
+    examples = json.loads(_EXAMPLES.read_text())
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            parts = {**operation["responses"], "request": operation.get("requestBody", {})}
+            for part, example in examples.get(operation["operationId"], {}).items():
+                for kind, media in parts.get(part, {}).get("content", {}).items():
+                    if kind.endswith(("/json", "+json")):
+                        media["examples"] = {"recorded": {"value": example}}
+    return result
