@@ -8,9 +8,13 @@ whatever name it is reached, and is the same string everywhere for a program tha
 
 from typing import NamedTuple
 
-from django.utils.translation import gettext_noop as _
-
 PATH = "/api/problems"
+
+
+def _(message: str) -> str:
+    """Marks a text for translation. Django's gettext_noop reads the settings, which are not there yet when gunicorn's
+    configuration imports this."""
+    return message
 
 
 class ProblemType(NamedTuple):

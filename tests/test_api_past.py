@@ -101,7 +101,7 @@ def test_an_erased_version_is_gone_and_the_history_says_so(writer):
      ("version=9223372036854775808", "whole number"), ("version=1&version=2", "more than once"), ("version=", "whole number"),
      ("as_of=2026-01-15", "zone"), ("as_of=2026-01-15T10:30:00", "zone"), ("as_of=2026-01-15T10:30:00 02:00", "%2B"),
      ("as_of=2026-13-15T10:30:00Z", "zone"), ("as_of=", "zone"), ("as_of=2026-01-15T10:30:00Z&version=1", "not both"),
-     ("expand=history", "version, as_of"), ("&", "or as_of"), ("=", "no such parameter")],
+     ("versions=1", "did you mean version"), ("=", "no such parameter")],
 )  # fmt: skip
 def test_what_names_no_past_is_said(writer, query, said):
     task = writer.create()
@@ -125,7 +125,7 @@ TEXTS = st.text('aé"', min_size=1, max_size=3)
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("patch"), st.dictionaries(st.sampled_from(["title", "category"]), TEXTS)),
-        st.tuples(st.just("patch"), st.fixed_dictionaries({"status": st.sampled_from(["pending", "completed"])})),
+        st.tuples(st.just("patch"), st.fixed_dictionaries({"status": st.sampled_from(["in_progress", "completed"])})),
         st.tuples(st.sampled_from(["raw SQL", "delete", "insert again", "another task", "record"]), st.none()),
     ),
     max_size=12,
@@ -195,7 +195,7 @@ def test_the_watermark_follows_the_log(writer):
     def read():
         response = writer.get(f"{path}/audited")
         assert response.status_code == 200
-        assert (response["Vary"], response.get("Preference-Applied")) == ("Prefer", None)
+        assert (response["Vary"].startswith("Prefer, "), response.get("Preference-Applied")) == (True, None)
         return response.json()
 
     assert read() == {"version": 1, "audited_version": 0}

@@ -68,7 +68,7 @@ def test_a_write_never_fails_for_being_second(web):
     def write(number: int) -> int:
         if number % 5 == 0:
             return web.send("POST", "/api/tasks", json.dumps({"title": "sub", "parent": task["id"]}))[0]
-        return web.send("PATCH", path, json.dumps({"title": str(number), "status": ["pending", "completed"][number % 2]}))[0]
+        return web.send("PATCH", path, json.dumps({"title": str(number), "status": ["in_progress", "completed"][number % 2]}))[0]
 
     with ThreadPoolExecutor(16) as pool:
         statuses = list(pool.map(write, range(80)))

@@ -92,7 +92,7 @@ def same_changes_made_now() -> list[dict]:
         subtask.refresh_from_db()
         subtask.delete()
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE tasks_task SET labels = '{}', category = NULL, status = 'pending' WHERE id = %s", [task.pk])
+        cursor.execute("UPDATE tasks_task SET labels = '{}', category = NULL, status = 'in_progress' WHERE id = %s", [task.pk])
         cursor.execute("DELETE FROM tasks_task WHERE id = %s", [task.pk])
     return [json.loads(bytes(row.payload)) for row in waiting()]
 
