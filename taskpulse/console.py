@@ -25,6 +25,7 @@ def navigation(request) -> list[dict]:
     work = [
         _item("Dashboard", "dashboard", reverse("admin:index"), True),
         _item("Tasks", "checklist", reverse("admin:tasks_task_changelist"), may("tasks.view_task")),
+        _item("Labels", "label", reverse("admin:tasks_label_changelist"), may("tasks.view_label")),
     ]
     record = [
         _item("Audit log", "history_edu", reverse("admin:audit_entry_changelist"), may("audit.view_entry")),

@@ -9,8 +9,10 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth import get_user_model
+from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import PermissionDenied
 from django.db import DataError, IntegrityError
+from django.db.models import BigIntegerField, F, Func, JSONField
 from django.http import HttpResponseRedirect
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
@@ -20,6 +22,7 @@ from unfold.decorators import action, display
 from taskpulse.changelist import RecordedAdmin
 from taskpulse.templatetags.console import utc
 from tasks import admin_comments, admin_outbox, admin_tokens  # noqa: F401 (they register their pages)
+from tasks.admin_labels import dot
 from tasks.forms import TaskForm, is_key
 from tasks.models import Comment, Priority, Status
 
@@ -81,19 +84,34 @@ class LabelFilter(admin.SimpleListFilter):
         return queryset.filter(labels__contains=[self.value()]) if self.value() else queryset
 
 
+# Of the labels that are known by more than their name: name to colour.
+_COLOURS = Func(
+    F("labels"),
+    template="(SELECT jsonb_object_agg(l.name, l.colour) FROM tasks_label l WHERE l.name = ANY (%(expressions)s))",
+    output_field=JSONField(),
+)
+_SUBTASK_COUNTS = Func(
+    F("pk"),
+    template="(SELECT ARRAY[count(*), count(*) FILTER (WHERE s.status = 'completed')] FROM tasks_task s "
+    "WHERE s.parent_id = %(expressions)s)",
+    output_field=ArrayField(BigIntegerField()),
+)
+
+
 class TaskAdmin(RecordedAdmin):
     form = TaskForm
     key_type = UUID
-    list_display = ["title", "status_label", "priority_label", "assignee", "label_chips", "updated"]
+    list_display = ["title", "status_label", "priority_label", "assignee", "label_chips", "progress", "updated"]
     list_filter = ["status", "priority", AssigneeFilter, LabelFilter]
     list_defer = ("description", "summary")
     search_fields = ["title", "description"]
     search_help_text = "Title, description or task id"
     autocomplete_fields = ["parent"]
+    readonly_fields = ["progress"]
     actions = ["mark_completed", "set_priority_high", "set_priority_medium", "set_priority_low"]
     fieldsets = [
         (None, {"fields": ["read_version", "title", "description", "status", "priority", "labels", "assignee", "due_at"]}),
-        ("More", {"fields": ["parent", "category", "summary"], "classes": ["collapse"]}),
+        ("More", {"fields": ["parent", "progress", "category", "summary"], "classes": ["collapse"]}),
     ]
 
     # The list
@@ -108,10 +126,26 @@ class TaskAdmin(RecordedAdmin):
 
     @display(description="Labels")
     def label_chips(self, task):
-        links = ((f"?{urlencode({'label': label})}", label) for label in task.labels[:8])
+        colours = task.colours or {}
+        links = ((f"?{urlencode({'label': label})}", dot(colours.get(label)), label) for label in task.labels[:8])
         more = f" +{len(task.labels) - 8}" if len(task.labels) > 8 else ""
-        chips = format_html_join("", '<a class="tp-chip" href="{}">{}</a>', links)
+        chips = format_html_join("", '<a class="tp-chip" href="{}">{}{}</a>', links)
         return format_html('<span class="tp-chips">{}{}</span>', chips, more)
+
+    @display(description="Subtasks")
+    def progress(self, task):
+        """How many are completed, of how many; of the present, so no part of the task."""
+        if not hasattr(task, "subtask_counts"):  # in the form, whose template asks for it several times
+            task.subtask_counts = self.model.objects.filter(pk=task.pk).values_list(_SUBTASK_COUNTS, flat=True).first() or (0, 0)
+        total, completed = task.subtask_counts
+        if not total:
+            return "–"
+        link = f"{reverse('admin:tasks_task_changelist')}?{urlencode({'parent__id__exact': task.pk})}"
+        return format_html('<a class="tp-link" href="{}">{} of {} completed</a>', link, completed, total)
+
+    def segments(self, queryset):
+        """With what the page shows of other tables, in the same statement."""
+        return [queryset.annotate(colours=_COLOURS, subtask_counts=_SUBTASK_COUNTS)]
 
     @display(description="Updated")
     def updated(self, task):

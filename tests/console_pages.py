@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from tests.api_client import person
 
 TASKS = "/admin/tasks/task/"
+LABELS = "/admin/tasks/label/"
 LOG = "/admin/audit/entry/"
 OUTBOX = "/admin/tasks/outboxevent/"
 LETTERS = "/admin/audit/deadletter/"

@@ -7,7 +7,7 @@ from django.contrib.auth.models import Group, User
 from audit.models import DeadLetter
 from tasks.models import ApiToken, OutboxEvent, Task
 from tests.api_client import person
-from tests.console_pages import LETTERS, LOG, OUTBOX, TASKS, TOKENS, Console, change_page
+from tests.console_pages import LABELS, LETTERS, LOG, OUTBOX, TASKS, TOKENS, Console, change_page
 from tests.recording import message, messages, record, waiting
 
 pytestmark = pytest.mark.django_db
@@ -16,6 +16,8 @@ USERS = "/admin/auth/user/"
 PAGES = {
     TASKS: {"viewer", "member", "auditor", "admin"},
     f"{TASKS}add/": {"member", "admin"},
+    LABELS: {"viewer", "member", "auditor", "admin"},
+    f"{LABELS}add/": {"member", "admin"},
     LOG: {"auditor", "admin"},
     LETTERS: {"auditor", "admin"},
     OUTBOX: {"admin"},

@@ -7,6 +7,7 @@ from django.db import connection
 
 from tasks.models import Task
 from tests.api_client import api, problem, statements
+from tests.console_pages import TASKS, Console, change_page
 from tests.test_api_lists import links
 
 pytestmark = pytest.mark.django_db
@@ -86,3 +87,14 @@ def test_progress_is_counted_by_the_index_of_parents():
         cursor.execute("ANALYZE tasks_task")
         cursor.execute(f"EXPLAIN {found[-1]}")
         assert "task_parent" in "\n".join(line for (line,) in cursor)
+
+
+def test_the_console_shows_progress_in_list_and_form():
+    parent = family("pending", "completed", "completed")
+    for role in ("member", "viewer"):
+        console = Console(role)
+        for page in (TASKS, change_page(parent)):
+            html = console.get(page).content.decode()
+            assert html.count("2 of 3 completed") == 1
+            assert f"{TASKS}?parent__id__exact={parent.pk}" in html
+        assert [task.title for task in console.rows(f"{TASKS}?parent__id__exact={parent.pk}")] == ["2", "1", "0"]
