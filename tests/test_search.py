@@ -97,10 +97,11 @@ def model(task: dict, terms: list[search.Term]) -> bool:
 
 
 def matches(task: dict, typed: str) -> bool:
-    expression, parameters = search.query(typed)
+    exact, words = search.query(typed)
     return column(
-        f"SELECT task_words(%s, %s::varchar[], %s, %s, %s) @@ {expression}",
-        task["title"], task["labels"], task["category"], task["summary"], task["description"], *parameters,
+        f"SELECT w @@ {exact.text} AND w @@ {words.text} FROM task_words(%s, %s::varchar[], %s, %s, %s) w",
+        *exact.values, *words.values,
+        task["title"], task["labels"], task["category"], task["summary"], task["description"],
     )  # fmt: skip
 
 
@@ -184,8 +185,8 @@ def test_what_is_typed_is_read_as_people_mean_it(typed, expected):
     )
 )
 def test_nothing_that_is_typed_is_an_error(typed):
-    expression, parameters = search.query(typed)
-    assert column(f"SELECT '' @@ {expression} OR true", *parameters)
+    exact, words = search.query(typed)
+    assert column(f"SELECT '' @@ {exact.text} OR '' @@ {words.text} OR true", *exact.values, *words.values)
 
 
 @pytest.mark.parametrize("typed", ["", "  ", "!!!", "-invoice", '-"the invoice"', '""', "___"])

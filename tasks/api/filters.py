@@ -14,7 +14,7 @@ _MOST_ERRORS = 100
 TIMES = ("due", "created", "updated", "completed")
 _MOMENTS = tuple(f"{time}_{side}" for time in TIMES for side in ("before", "after"))
 # What has one value; the others take several.
-ONCE = frozenset({"limit", "cursor", "ordering", "overdue", *_MOMENTS})
+ONCE = frozenset({"q", "limit", "cursor", "ordering", "overdue", *_MOMENTS})
 PARAMETERS = (
     "status", "priority", "assignee", "created_by", "label", "label_all", "parent", "category", "watching", "overdue", *_MOMENTS,
 )  # fmt: skip

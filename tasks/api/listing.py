@@ -3,19 +3,20 @@
 from dataclasses import dataclass, field
 
 from taskpulse.errors import InvalidQuery
-from tasks.api import filters, members, pagination
+from tasks.api import filters, members, pagination, search
 from tasks.api.filters import Filters
 from tasks.api.members import Members
 from tasks.api.ordering import DEFAULT, ORDERINGS, Ordering
 from tasks.api.pagination import Page
+from tasks.api.search import Relevance
 
-PARAMETERS = (*filters.PARAMETERS, "ordering", "limit", "cursor", *members.PARAMETERS)
+PARAMETERS = ("q", *filters.PARAMETERS, "ordering", "limit", "cursor", *members.PARAMETERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
     filters: Filters = field(default_factory=Filters)
-    ordering: Ordering = DEFAULT
+    ordering: Ordering | Relevance = DEFAULT
     page: Page = field(default_factory=Page)
     members: Members = members.ALL
 
@@ -30,6 +31,8 @@ def read(query, user_id: int, whole: bool = False) -> Listing:
     errors = filters.unknown(query, PARAMETERS)
     asked = filters.of_tasks(query, user_id, errors)
     ordering = _ordering(query, asked, errors)
+    if "q" in query:
+        asked = Filters(asked.equal, [*asked.conditions, search.condition(query["q"], asked)])
     page = _page(query, ordering, whole, errors)
     shown = members.read(query, errors)
     if "subtasks" in shown.expanded and page.limit > members.MOST_WITH_SUBTASKS:
@@ -40,15 +43,18 @@ def read(query, user_id: int, whole: bool = False) -> Listing:
     return Listing(asked, ordering, page, shown)
 
 
-def _page(query, ordering: Ordering | None, whole: bool, errors: list[dict]) -> Page:
+def _page(query, ordering: Ordering | Relevance | None, whole: bool, errors: list[dict]) -> Page:
     if whole:
         return pagination.read_whole(query, errors)
     # A cursor is of an ordering: where that is wrong, it cannot be looked at.
     return pagination.read(query, ordering, errors) if ordering else Page()
 
 
-def _ordering(query, asked: Filters, errors: list[dict]) -> Ordering | None:
-    """The one that is named; else newest first by the first time that a filter looks at, so that its index gives the order."""
+def _ordering(query, asked: Filters, errors: list[dict]) -> Ordering | Relevance | None:
+    """The one that is named; else that of a search; else newest first by the first time that a filter looks at, so that its
+    index gives the order."""
+    if "ordering" not in query and "q" in query:
+        return Relevance(query["q"], asked)
     if "ordering" not in query:
         column = next((condition.column for condition in asked.conditions if condition.column), "created_at")
         return ORDERINGS[f"-{column}"]

@@ -59,6 +59,10 @@ class Ordering(NamedTuple):
         except OverflowError:
             return None
 
+    def position(self, part: int, moment: str | None, key: str) -> Position:
+        """Of a row as PostgreSQL writes it."""
+        return Position(part, moment and datetime.fromisoformat(moment), uuid.UUID(key))
+
 
 _VALUED = (Part(True), Part(False))
 _OPEN = (Status.PENDING.value, Status.IN_PROGRESS.value)

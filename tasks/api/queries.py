@@ -2,7 +2,6 @@
 # ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
 
 import uuid
-from datetime import datetime
 
 from django.contrib.auth import get_user_model
 from django.db import connection
@@ -10,8 +9,8 @@ from django.db import connection
 from tasks.api import members, rows
 from tasks.api.listing import Listing
 from tasks.api.members import PEOPLE, Members
-from tasks.api.ordering import Position
 from tasks.api.pagination import Slice, cut
+from tasks.api.search import Relevance
 from tasks.models import Task
 
 _ONE = f"SELECT t.version, row_to_json(d)::text FROM tasks_task t {members.document(members.ALL)} WHERE t.id = %s"
@@ -41,23 +40,24 @@ def read_members(task_id: uuid.UUID, shown: Members) -> str | None:
     return None if row is None else row[0]
 
 
+def select(asked: Listing) -> tuple[str, list]:
+    """A statement for the rows of a page, as `rows.select`."""
+    if isinstance(asked.ordering, Relevance):
+        return asked.ordering.select(asked.page)
+    return rows.select(asked.filters, asked.ordering, asked.page)
+
+
 def page(asked: Listing) -> Slice:
     """A page of tasks, with the positions from which its neighbours begin; one statement."""
     at, ordering = asked.page, asked.ordering
-    selected, parameters = rows.select(asked.filters, ordering, at)
+    selected, parameters = select(asked)
     sql = f"""SELECT row_to_json(d)::text, t.part, t.{ordering.column}::text, t.id::text
 FROM ({selected}) t {members.document(asked.members)} ORDER BY {rows.order(ordering, at)}"""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         found = cut([(row[1:], row[0]) for row in cursor.fetchall()], at)
-    return Slice(found.texts, _position(found.newer), _position(found.older))
-
-
-def _position(shown: tuple | None) -> Position | None:
-    if shown is None:
-        return None
-    part, moment, key = shown
-    return Position(part, moment and datetime.fromisoformat(moment), uuid.UUID(key))
+    newer, older = (shown and ordering.position(*shown) for shown in (found.newer, found.older))
+    return Slice(found.texts, newer, older)
 
 
 _FIELDS = [field.attname for field in Task._meta.concrete_fields]

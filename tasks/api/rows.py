@@ -30,7 +30,7 @@ _CASTS = {"assignee_id": "::bigint", "created_by_id": "::bigint"}
 _MOST_BRANCHES = 50
 
 
-class _Sql(NamedTuple):
+class Sql(NamedTuple):
     text: str
     values: list
 
@@ -56,7 +56,7 @@ def select(filters: Filters, ordering: Ordering, at: Page) -> tuple[str, list]:
     return _one_after_the_other(stretches, at)
 
 
-def _one_after_the_other(stretches: list[tuple[int, _Sql]], at: Page) -> tuple[str, list]:
+def _one_after_the_other(stretches: list[tuple[int, Sql]], at: Page) -> tuple[str, list]:
     """A later stretch is read only if the earlier ones do not fill the page."""
     tables, before = [], []
     for number, one in stretches:
@@ -76,23 +76,41 @@ def _direction(ordering: Ordering, at: Page) -> str:
     return "DESC" if ordering.descending != at.backward else "ASC"
 
 
+def matching(filters: Filters) -> Sql:
+    """A WHERE clause for the task `t`; empty where every task matches."""
+    conditions = _conditions(filters.equal, filters)
+    return Sql(f"WHERE {conditions.text}" if conditions.text else "", conditions.values)
+
+
+def _conditions(equal: dict[str, list], filters: Filters) -> Sql:
+    texts, values = [], []
+    for name, allowed in equal.items():
+        alternatives = [_equals(name, value) for value in allowed]
+        texts.append("(" + (" OR ".join(text for text, _ in alternatives) or "false") + ")")
+        values += [value for _, its in alternatives for value in its]
+    for condition in filters.conditions:
+        texts.append(condition.sql)
+        values += condition.values
+    return Sql(" AND ".join(texts), values)
+
+
 class _Stretch:
     """The rows of a page that lie in one part of the list."""
 
     def __init__(self, filters: Filters, ordering: Ordering, part: Part, at: Page, key: Position | None):
-        self._ordering, self._part, self._conditions = ordering, part, filters.conditions
+        self._ordering, self._part, self._filters = ordering, part, filters
         self._equal = dict(filters.equal)
         for column, values in part.only.items():
             known = self._equal.get(column, values)
             self._equal[column] = [value for value in values if value in known]
         self._way, self._limit, self._key = _direction(ordering, at), at.limit + 1, key
 
-    def merged(self) -> _Sql | None:
+    def merged(self) -> Sql | None:
         """None where no row can be."""
         column = self._ordering.column
         if any(not values for values in self._equal.values()):
             return None
-        if self._part.valued is False and any(condition.column == column for condition in self._conditions):
+        if self._part.valued is False and any(condition.column == column for condition in self._filters.conditions):
             return None
         leading = self._leading()
         others = self._others(leading)
@@ -102,7 +120,7 @@ class _Stretch:
             return branches[0]
         union = " UNION ALL ".join(f"({branch.text})" for branch in branches)
         end = f"ORDER BY t.{column} {self._way}, t.id {self._way} LIMIT {self._limit}"
-        return _Sql(f"SELECT t.* FROM ({union}) t {end}", [value for branch in branches for value in branch.values])
+        return Sql(f"SELECT t.* FROM ({union}) t {end}", [value for branch in branches for value in branch.values])
 
     def _leading(self) -> tuple[str, ...]:
         """The columns of the index that leads."""
@@ -115,17 +133,10 @@ class _Stretch:
                 return columns
         return ()
 
-    def _others(self, leading: tuple[str, ...]) -> _Sql:
+    def _others(self, leading: tuple[str, ...]) -> Sql:
         """The conditions that each branch has besides its own."""
-        texts, values = [], []
-        for name, allowed in self._equal.items():
-            if name not in leading:
-                alternatives = [_equals(name, value) for value in allowed]
-                texts.append("(" + " OR ".join(text for text, _ in alternatives) + ")")
-                values += [value for _, its in alternatives for value in its]
-        for condition in self._conditions:
-            texts.append(condition.sql)
-            values += condition.values
+        asked = _conditions({name: values for name, values in self._equal.items() if name not in leading}, self._filters)
+        texts, values = [asked.text] if asked.text else [], list(asked.values)
         column, than = self._ordering.column, ">" if self._way == "ASC" else "<"
         if self._part.valued is not None:
             texts.append(f"t.{column} IS {'NOT ' if self._part.valued else ''}NULL")
@@ -133,9 +144,9 @@ class _Stretch:
             valued = self._part.valued is not False
             texts.append(f"(t.{column}, t.id) {than} (%s, %s)" if valued else f"t.id {than} %s")
             values += [self._key.moment, self._key.id] if valued else [self._key.id]
-        return _Sql(" AND ".join(texts), values)
+        return Sql(" AND ".join(texts), values)
 
-    def _branch(self, chosen: tuple, others: _Sql) -> _Sql:
+    def _branch(self, chosen: tuple, others: Sql) -> Sql:
         own = [_equals(name, value) for name, value in chosen]
         where = " AND ".join(filter(None, [*(text for text, _ in own), others.text]))
         # PostgreSQL does not see that IS NULL fixes a column, as `=` does: the ORDER BY begins with it, so that the index serves.
@@ -143,7 +154,7 @@ class _Stretch:
         by = ", ".join([*fixed, f"t.{self._ordering.column} {self._way}", f"t.id {self._way}"])
         # The limit is a literal: for a parameter PostgreSQL's generic plan assumes a tenth of the table.
         text = f"SELECT t.* FROM tasks_task t {'WHERE ' + where if where else ''} ORDER BY {by} LIMIT {self._limit}"
-        return _Sql(text, [*(value for _, its in own for value in its), *others.values])
+        return Sql(text, [*(value for _, its in own for value in its), *others.values])
 
 
 def _equals(column: str, value) -> tuple[str, list]:

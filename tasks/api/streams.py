@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.http import HttpResponse
 
 from taskpulse.errors import InvalidQuery, Problem
-from tasks.api import long_answers, members, rows
+from tasks.api import long_answers, members, queries, rows
 from tasks.api.listing import Listing
 from tasks.api.negotiation import preferred
 
@@ -58,7 +58,7 @@ def answer(request, asked: Listing, form: Form):
 def statement(asked: Listing, form: Form) -> tuple[str, list]:
     """A COPY, with its parameters."""
     at, ordering = asked.page, asked.ordering
-    selected, parameters = rows.select(asked.filters, ordering, at)
+    selected, parameters = queries.select(asked)
     if form is CSV:
         shown, joins = _columns(asked.members), members.PEOPLE
         options = " (FORMAT csv, HEADER)"

@@ -3,7 +3,7 @@
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
-from tasks.api import members, parsers, streams
+from tasks.api import members, parsers, search, streams
 from tasks.api.ordering import ORDERINGS
 from tasks.api.schema import (
     ETAG,
@@ -25,7 +25,16 @@ from tasks.models import CATEGORY_LENGTH, LABEL_LENGTH, Priority, Status
 _ONE_TASK = {"type": "string", "format": "uuid"}
 _LABEL = {"type": "string", "pattern": ITEM, "maxLength": LABEL_LENGTH}
 _TIMES = {"due": "is due", "created": "was created", "updated": "was last changed", "completed": "was completed"}
+_SEARCH = OpenApiParameter(
+    "q",
+    str,
+    description="Words in title, labels, category, summary or description, without regard to case and accents: all of them; "
+    '`"some words"` one after the other; `-word` none of it; `one or another` either; `invo*` what a word begins with, and so '
+    f"does the last word. Best matches first unless `ordering` says otherwise, among the newest {search.MATCHES:,} that match. "
+    "Without a word to be found nothing is.",
+)
 _FILTERS = [
+    _SEARCH,
     several("status", "The status.", {"type": "string", "enum": list(Status.values)}),
     several("priority", "The priority.", {"type": "string", "enum": list(Priority.values)}),
     several("assignee", "The id of a person, `me` or `none`.", PERSON_OR_WORD),
