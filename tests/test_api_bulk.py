@@ -51,7 +51,7 @@ def test_each_kind_of_operation_leaves_its_task_and_its_event():
     changed, removed, same = (caller.create(title=title, assignee=other.pk) for title in ("changed", "removed", "same"))
     results = done(
         caller, delete(removed), create(labels=["b", "a", "b"], assignee=other.pk, due_at="2026-01-15T10:30:00+02:00"),
-        update(changed, version=1, status="completed", assignee=None), update(same, title="same"),
+        update(changed, version=1.0, status="completed", assignee=None), update(same, title="same"),
     )  # fmt: skip
     assert [result["status"] for result in results] == [204, 201, 200, 200]
     assert results[0] == {"index": 0, "status": 204}

@@ -91,7 +91,7 @@ def _read(index: int, given) -> Operation:
 def _read_target(operation: Operation, given: dict) -> None:
     key = given.get("id")
     operation.key = validation.task_id(key) if type(key) is str else None
-    operation.version = given.get("version")
+    operation.version = validation.whole(given.get("version"))
     if operation.key is None:
         operation.refuse_member("id", "expected the id of a task")
     elif operation.version is None:

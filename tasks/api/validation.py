@@ -102,6 +102,11 @@ def labels(value) -> list[str]:
 SAME_PERSON = object()
 
 
+def whole(value):
+    """JSON has one kind of number: 7.0 is 7. What is no whole number is given back as it is."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 def assignee(value):
     """The id of a person, as a number, as digits, or as the object that a task shows; None or SAME_PERSON."""
     path = ()
@@ -116,8 +121,7 @@ def assignee(value):
         return None
     if type(value) is str and value.isascii() and value.isdigit() and len(value) <= 10:
         value = int(value)
-    if type(value) is float and value.is_integer():
-        value = int(value)  # JSON has one kind of number
+    value = whole(value)
     if type(value) is not int:
         raise Wrong("expected the id of a person, or null", path)
     if not 0 < value < 2**31:
