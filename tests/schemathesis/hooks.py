@@ -7,7 +7,8 @@ the check that valid data are accepted; and what is wrong within a batch, by the
 import re
 
 import schemathesis
-from schemathesis.openapi.checks import AcceptedNegativeData, RejectedPositiveData
+from schemathesis.core.failures import AcceptedNegativeData
+from schemathesis.openapi.checks import RejectedPositiveData
 
 # By status: what each sentence of the problem must be like.
 _REASONS = {
