@@ -13,13 +13,13 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     && python -m pip --python /opt/venv/bin/python install --quiet --no-cache-dir --no-compile --root-user-action ignore \
        --disable-pip-version-check --only-binary :all: --require-hashes -r /tmp/requirements.txt
 COPY . /app/
-# Static files under hashed names, compressed; then what nobody reads at run time goes: their sources, tests, other languages
-# than the console's. The bytecode of what the roles import is made now, since the root file system will be read-only.
+# Static files under hashed names, compressed; then what nobody reads at run time goes: their sources, tests, languages
+# that we do not speak. The bytecode of what the roles import is made now, since the root file system will be read-only.
 RUN cd /app \
     && export PATH=/opt/venv/bin:$PATH TASKPULSE_MODE=local SECRET_KEY=build DATABASE_URL=postgresql://build@localhost/build TASKPULSE_STATIC_ROOT=/opt/static \
     && PYTHONDONTWRITEBYTECODE=1 python manage.py collectstatic --noinput --verbosity 0 \
     && find /opt/static -name '*.map*' -delete \
-    && find /opt/venv /app -type d \( -name static -o -name tests -o -path '*/locale/*' -not -path '*/locale/en*' \) -prune -exec rm -rf {} + \
+    && find /opt/venv /app -type d \( -name static -o -name tests -o -path '*/locale/*' -not -path '*/locale/en*' -not -path '*/locale/de*' -not -path '*/locale/fr*' \) -prune -exec rm -rf {} + \
     && find /opt/venv -name '*.po' -delete \
     && export PYTHONPYCACHEPREFIX=/opt/pycache \
     && python manage.py check --verbosity 0 \

@@ -7,7 +7,7 @@ export PYTHONWARNINGS ?= ignore
 # For commands that read the settings and neither database nor sessions.
 UNUSED_SETTINGS := TASKPULSE_MODE=local SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
-.PHONY: run test test-kafka test-load kafka-away tamper-test chaos bench bench-outbox bench-reading lint settings-table openapi problem-types requirements sbom audit-packages licences image image-test compose-test
+.PHONY: run test test-kafka test-load kafka-away tamper-test chaos bench bench-outbox bench-reading lint settings-table openapi messages problem-types requirements sbom audit-packages licences image image-test compose-test
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -56,6 +56,15 @@ lint: $(VENV)/.dev
 # README's table, from taskpulse/declarations.py.
 settings-table: $(VENV)/.dev
 	$(UNUSED_SETTINGS) $(BIN)/python manage.py settings_table
+
+# The catalogues of translations, from the code; then translate what is new in taskpulse/locale/*/LC_MESSAGES/django.po and make it again.
+LANGUAGES := de fr
+messages: $(VENV)/.dev
+	$(BIN)/pybabel -q extract --no-default-keywords -k _ -k Problem:2 -k Wrong:1 --no-location --sort-output --no-wrap -o $(VENV)/messages.pot taskpulse tasks audit
+	for language in $(LANGUAGES); do \
+		$(BIN)/pybabel -q update -i $(VENV)/messages.pot -d taskpulse/locale -D django -l $$language \
+			--no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date --no-wrap || exit 1; done
+	$(BIN)/pybabel -q compile -d taskpulse/locale -D django
 
 # docs/api/problems.md, from taskpulse/problem_types.py.
 problem-types: $(VENV)/.dev

@@ -13,6 +13,10 @@ from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpResponse
+from django.utils import translation
+from django.utils.cache import patch_vary_headers
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 from django.views import defaults
 from rest_framework import exceptions
 
@@ -22,14 +26,15 @@ from tasks.audited import StaleObjectError
 log = logging.getLogger("taskpulse.errors")
 
 CONTENT_TYPE = "application/problem+json"
+_ENGLISH = "en"
 RETRY_AFTER_SECONDS = 2
 # What PostgreSQL says of a limit of ours (appendix A). Nothing is wrong with the request and no state of the task stands
 # against it, so neither is a 409; and we are no gateway, so that 504 is not ours either (RFC 9110 §15.6): try it again.
 _LIMITS = {
-    "57014": ("database-timeout", "The database took too long for this request. Nothing was changed. Try again."),
-    "55P03": ("locked", "Somebody else is changing the same task and has not finished. Nothing was changed. Try again."),
+    "57014": ("database-timeout", _("The database took too long for this request. Nothing was changed. Try again.")),
+    "55P03": ("locked", _("Somebody else is changing the same task and has not finished. Nothing was changed. Try again.")),
 }
-_UNAVAILABLE = ("database-unavailable", "The database cannot be used at the moment. Try again.")
+_UNAVAILABLE = ("database-unavailable", _("The database cannot be used at the moment. Try again."))
 _PROGRAM_PATHS = ("/api/", "/audit/", "/healthz", "/health", "/readyz", "/ready", "/metrics")
 
 
@@ -52,14 +57,15 @@ class InvalidBody(Problem):
     """422; `errors` is a list of `{"pointer": JSON Pointer as a URI fragment, "detail": …}`."""
 
     def __init__(self, errors: list[dict]):
-        super().__init__(422, "See `errors`: each points at a value and says what was expected.", errors)
+        super().__init__(422, _("See `errors`: each points at a value and says what was expected."), errors)
 
 
 class InvalidQuery(Problem):
     """400; `errors` is a list of `{"parameter": name, "detail": …}`."""
 
     def __init__(self, errors: list[dict]):
-        super().__init__(400, " ".join(error["detail"] for error in errors), errors, type="invalid-query")
+        details = format_lazy(" ".join(["{}"] * len(errors)), *(error["detail"] for error in errors))
+        super().__init__(400, details, errors, type="invalid-query")
 
 
 def handle(error, context=None) -> HttpResponse:
@@ -69,14 +75,27 @@ def handle(error, context=None) -> HttpResponse:
     problem = error if isinstance(error, Problem) else _problem(error)
     # There is none yet where what failed is before the middleware that gives it.
     request_id = getattr(request, "request_id", None) or str(uuid.uuid4())
-    content = orjson.dumps(problem_types.document(problem.type, problem.text, request_id, problem.errors))
+    language = _language(request)
+    with translation.override(language):
+        content = orjson.dumps(problem_types.document(problem.type, problem.text, request_id, problem.errors))
     answer = HttpResponse(content, status=problem.status_code, content_type=CONTENT_TYPE, headers=problem.headers)
+    answer["Content-Language"] = language
+    patch_vary_headers(answer, ["Accept-Language"])
     answer._has_been_logged = True  # else Django's handler logs each 5xx a second time
     return answer
 
 
+def _language(request) -> str:
+    """The language that the caller wants most of those that there are (RFC 9110 §12.5.4)."""
+    if request is None or "HTTP_ACCEPT_LANGUAGE" not in request.META:
+        return _ENGLISH
+    return translation.get_language_from_request(request).partition("-")[0]
+
+
 def _problem(error) -> Problem:
     """An error of Django, DRF or the database as a problem of ours."""
+    if isinstance(error, exceptions.MethodNotAllowed):
+        return Problem(405, _("There is no such method here; Allow names those that there are."), headers=_headers(error))
     if isinstance(error, exceptions.APIException):
         invalid = isinstance(error, exceptions.AuthenticationFailed)
         return Problem(error.status_code, _sentence(error), headers=_headers(error), type="invalid-token" if invalid else None)
@@ -85,7 +104,7 @@ def _problem(error) -> Problem:
     if isinstance(error, PermissionDenied):
         return Problem(403, "You may not do this.")
     if isinstance(error, RequestDataTooBig):
-        return Problem(413, f"The body is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes.")
+        return Problem(413, too_large())
     if isinstance(error, SuspiciousOperation):
         return Problem(400, "The request is malformed.")
     if isinstance(error, StaleObjectError):
@@ -97,6 +116,10 @@ def _problem(error) -> Problem:
         return Problem(503, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}, type=name)
     log.error("a request failed", exc_info=error)
     return Problem(500, "Something went wrong on our side; the log has it under the request's id.")
+
+
+def too_large():
+    return format_lazy(_("The body is larger than {limit} bytes."), limit=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 
 
 def _cause(error) -> str:

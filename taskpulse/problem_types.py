@@ -8,6 +8,8 @@ whatever name it is reached, and is the same string everywhere for a program tha
 
 from typing import NamedTuple
 
+from django.utils.translation import gettext
+
 PATH = "/api/problems"
 
 
@@ -36,199 +38,199 @@ TYPES: tuple[ProblemType, ...] = (
         "malformed-request",
         400,
         _("The request is malformed"),
-        _("The request, a header or the JSON of its body cannot be read. Sent again as it is, it fails again."),
+        "The request, a header or the JSON of its body cannot be read. Sent again as it is, it fails again.",
     ),
     ProblemType(
         "invalid-query",
         400,
         _("The query has wrong parameters"),
-        _("A query parameter is unknown or has a wrong value. `errors` names each by `parameter`, with what was expected."),
+        "A query parameter is unknown or has a wrong value. `errors` names each by `parameter`, with what was expected.",
     ),
     ProblemType(
         "idempotency-key-required",
         400,
         _("The Idempotency-Key is missing"),
-        _("This installation takes a POST or PATCH only with an `Idempotency-Key`, so that it can be sent again without harm."),
+        "This installation takes a POST or PATCH only with an `Idempotency-Key`, so that it can be sent again without harm.",
     ),
     ProblemType(
         "not-authenticated",
         401,
         _("Nobody is signed in"),
-        _("The request needs an API token in `Authorization: Bearer …`, or the session of a person who is signed in."),
+        "The request needs an API token in `Authorization: Bearer …`, or the session of a person who is signed in.",
     ),
     ProblemType(
         "invalid-token",
         401,
         _("The token is not valid"),
-        _("The API token is unknown, expired or revoked, or belongs to a person who was deactivated. Take another one."),
+        "The API token is unknown, expired or revoked, or belongs to a person who was deactivated. Take another one.",
     ),
     ProblemType(
         "forbidden",
         403,
         _("This is not allowed"),
-        _("The caller is known and their role does not allow this. Who administers this service can give the role."),
+        "The caller is known and their role does not allow this. Who administers this service can give the role.",
     ),
     ProblemType(
         "csrf-failed",
         403,
         _("The CSRF token is missing or wrong"),
-        _("An unsafe request with a session's cookie needs the CSRF token in `X-CSRFToken`. With an API token none is needed."),
+        "An unsafe request with a session's cookie needs the CSRF token in `X-CSRFToken`. With an API token none is needed.",
     ),
     ProblemType(
         "not-found",
         404,
         _("There is nothing here"),
-        _("No such resource exists, or it exists no more."),
+        "No such resource exists, or it exists no more.",
     ),
     ProblemType(
         "not-covered-yet",
         404,
         _("No checkpoint covers this yet"),
-        _("The entry is in the log and the next checkpoint will cover it. Ask again after `Retry-After` seconds."),
+        "The entry is in the log and the next checkpoint will cover it. Ask again after `Retry-After` seconds.",
     ),
     ProblemType(
         "method-not-allowed",
         405,
         _("The resource does not have this method"),
-        _("`Allow` names the methods that there are."),
+        "`Allow` names the methods that there are.",
     ),
     ProblemType(
         "not-acceptable",
         406,
         _("No acceptable representation"),
-        _("The `Accept` header excludes every media type that this resource has. `detail` names them."),
+        "The `Accept` header excludes every media type that this resource has. `detail` names them.",
     ),
     ProblemType(
         "request-timeout",
         408,
         _("The request did not arrive in time"),
-        _("The server waited for the rest of the request and gave up. Send it again."),
+        "The server waited for the rest of the request and gave up. Send it again.",
     ),
     ProblemType(
         "concurrent-change",
         409,
         _("The task was changed at the same time"),
-        _("Somebody changed or deleted the same task meanwhile. Nothing was changed. Read it and send the change again."),
+        "Somebody changed or deleted the same task meanwhile. Nothing was changed. Read it and send the change again.",
     ),
     ProblemType(
         "illegal-transition",
         409,
         _("The status cannot follow the present one"),
-        _("A completed task is reopened as `in_progress`, not as `pending`; every other change of status is taken."),
+        "A completed task is reopened as `in_progress`, not as `pending`; every other change of status is taken.",
     ),
     ProblemType(
         "too-many-tasks",
         409,
         _("Too many tasks bear the label"),
-        _("A request renames or deletes a label on so many tasks as `detail` says. `manage.py labels` does it on any number."),
+        "A request renames or deletes a label on so many tasks as `detail` says. `manage.py labels` does it on any number.",
     ),
     ProblemType(
         "idempotency-key-in-use",
         409,
         _("The first request with this Idempotency-Key is under way"),
-        _("Send the request again after `Retry-After` seconds, with the same key: it gets the answer of the first."),
+        "Send the request again after `Retry-After` seconds, with the same key: it gets the answer of the first.",
     ),
     ProblemType(
         "erased",
         410,
         _("The content was erased"),
-        _("The content was erased from the audit log, where an entry accounts for that. It does not come back."),
+        "The content was erased from the audit log, where an entry accounts for that. It does not come back.",
     ),
     ProblemType(
         "stale-version",
         412,
         _("The task has another version"),
-        _("`If-Match` or `If-None-Match` excludes the present version, which `ETag` names. Read the task and decide anew."),
+        "`If-Match` or `If-None-Match` excludes the present version, which `ETag` names. Read the task and decide anew.",
     ),
     ProblemType(
         "content-too-large",
         413,
         _("The body is too large"),
-        _("`detail` says how many bytes are taken."),
+        "`detail` says how many bytes are taken.",
     ),
     ProblemType(
         "uri-too-long",
         414,
         _("The URL is too long"),
-        _("The first line of the request is longer than the server reads. Ask for less at once."),
+        "The first line of the request is longer than the server reads. Ask for less at once.",
     ),
     ProblemType(
         "unsupported-media-type",
         415,
         _("The body has a media type that is not taken"),
-        _("`Accept`, for a PATCH `Accept-Patch`, names what is taken."),
+        "`Accept`, for a PATCH `Accept-Patch`, names what is taken.",
     ),
     ProblemType(
         "expectation-failed",
         417,
         _("The expectation cannot be met"),
-        _("Of what `Expect` may ask, `100-continue` is known alone."),
+        "Of what `Expect` may ask, `100-continue` is known alone.",
     ),
     ProblemType(
         "invalid-body",
         422,
         _("The body has wrong values"),
-        _("The body is well formed, and fields of it are unknown or wrong. `errors` points at each by a JSON Pointer."),
+        "The body is well formed, and fields of it are unknown or wrong. `errors` points at each by a JSON Pointer.",
     ),
     ProblemType(
         "idempotency-key-reused",
         422,
         _("The Idempotency-Key is that of another request"),
-        _("A key belongs to one request: method, path, query, content type, `If-Match`, body. Take a new one for another request."),
+        "A key belongs to one request: method, path, query, content type, `If-Match`, body. Take a new one for another request.",
     ),
     ProblemType(
         "precondition-required",
         428,
         _("The version has to be named"),
-        _("This installation takes a change only with `If-Match`, so that nobody overwrites what they have not seen."),
+        "This installation takes a change only with `If-Match`, so that nobody overwrites what they have not seen.",
     ),
     ProblemType(
         "too-many-requests",
         429,
         _("Too many requests at once"),
-        _("As many of these as there may be are under way. Try again after `Retry-After` seconds."),
+        "As many of these as there may be are under way. Try again after `Retry-After` seconds.",
     ),
     ProblemType(
         "headers-too-large",
         431,
         _("The headers are too large"),
-        _("A header, or all of them together, is longer than the server reads."),
+        "A header, or all of them together, is longer than the server reads.",
     ),
     ProblemType(
         "internal-error",
         500,
         _("Something went wrong on our side"),
-        _("The fault is the server's. Its log has it under `request_id`, which whoever runs this service will ask for."),
+        "The fault is the server's. Its log has it under `request_id`, which whoever runs this service will ask for.",
     ),
     ProblemType(
         "not-implemented",
         501,
         _("The server does not know how to read this"),
-        _("The body comes in a transfer coding that the server does not have. Send it plain or chunked."),
+        "The body comes in a transfer coding that the server does not have. Send it plain or chunked.",
     ),
     ProblemType(
         "overloaded",
         503,
         _("More requests wait than can be served in time"),
-        _("The request was refused before anything was done. Try again after `Retry-After` seconds."),
+        "The request was refused before anything was done. Try again after `Retry-After` seconds.",
     ),
     ProblemType(
         "database-unavailable",
         503,
         _("The database cannot be used"),
-        _("It is away or just starting. Nothing was changed unless the answer to a write was lost on its way. Try again."),
+        "It is away or just starting. Nothing was changed unless the answer to a write was lost on its way. Try again.",
     ),
     ProblemType(
         "database-timeout",
         503,
         _("The database took too long"),
-        _("The request needed more time than one may take. Nothing was changed. Try again, or ask for less at once."),
+        "The request needed more time than one may take. Nothing was changed. Try again, or ask for less at once.",
     ),
     ProblemType(
         "locked",
         503,
         _("Somebody else is changing the same task"),
-        _("The change waited for another one that did not end in time. Nothing was changed. Try again."),
+        "The change waited for another one that did not end in time. Nothing was changed. Try again.",
     ),
 )
 
@@ -245,9 +247,15 @@ def named(status: int, name: str | None = None) -> ProblemType:
 
 
 def document(found: ProblemType, detail: str, request_id: str, errors: list[dict] | None = None) -> dict:
-    """The members of the answer. There is no `instance`: `request_id` is what finds the occurrence in the log."""
-    answer = {"type": found.uri, "title": found.title, "status": found.status, "detail": detail}
+    """The members of the answer, in the language that is active. There is no `instance`: `request_id` is what finds the
+    occurrence in the log."""
+    answer = {"type": found.uri, "title": gettext(found.title), "status": found.status, "detail": _told(detail)}
     if errors:
-        answer["errors"] = errors
+        answer["errors"] = [error | {"detail": _told(error["detail"])} for error in errors]
     answer["request_id"] = request_id
     return answer
+
+
+def _told(detail) -> str:
+    """A sentence as it stands in the code is looked up in the catalogue; one with values in it is lazy (`format_lazy`)."""
+    return gettext(str(detail)) if isinstance(detail, str) else str(detail)

@@ -6,6 +6,7 @@ from time import monotonic
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import Error, connection
+from django.utils.translation import gettext_lazy as _
 from rest_framework import authentication, exceptions
 
 from taskpulse.errors import Problem
@@ -97,7 +98,7 @@ class BearerAuthentication(authentication.BaseAuthentication):
 
 
 class InvalidToken(exceptions.AuthenticationFailed):
-    default_detail = "The token is unknown, expired, or belongs to a person who was deactivated."
+    default_detail = _("The token is unknown, expired, or belongs to a person who was deactivated.")
 
 
 class SessionAuthentication(authentication.SessionAuthentication):

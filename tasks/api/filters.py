@@ -154,7 +154,7 @@ def _moment(name: str, written: str, errors: list[dict]):
 def _one_of(values: list[str]):
     def rule(value: str, user_id: int) -> str:
         if value not in values:
-            raise Wrong("one of " + ", ".join(values))
+            raise Wrong(f"one of {', '.join(values)}")
         return value
 
     return rule

@@ -13,6 +13,8 @@ import orjson
 from django.conf import settings
 from django.db import connection
 from django.http import HttpResponse
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import Problem
 from taskpulse.metrics import KNOWN_KEYS
@@ -45,6 +47,11 @@ _KEEP = """
 INSERT INTO tasks_kept_answer (digest, user_id, fingerprint, status, headers, body) VALUES (%s, %s, %s, %s, %s::jsonb, %s)
 ON CONFLICT DO NOTHING
 """
+
+_REUSED = _(
+    "The Idempotency-Key was used for another request (method, path, query, content type, If-Match or body) in the last {hours} "
+    "hours; take a new key for a new request."
+)
 
 
 def once(request, write: Callable[[], HttpResponse]) -> Callable[[], HttpResponse]:
@@ -108,8 +115,7 @@ def _again(kept, fingerprint: bytes) -> HttpResponse:
         KNOWN_KEYS.labels("another request").inc()
         raise Problem(
             422,
-            "The Idempotency-Key was used for another request (method, path, query, content type, If-Match or body) in the last "
-            f"{KEPT_HOURS} hours; take a new key for a new request.",
+            format_lazy(_REUSED, hours=KEPT_HOURS),
             type="idempotency-key-reused",
         )
     KNOWN_KEYS.labels("answered again").inc()

@@ -4,10 +4,12 @@ import json
 
 import orjson
 from django.conf import settings
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 from gunicorn.http.errors import ParseException
 from rest_framework import parsers
 
-from taskpulse.errors import InvalidBody, Problem
+from taskpulse.errors import InvalidBody, Problem, too_large
 
 _MEDIA_TYPE = "application/json"
 # PATCH takes JSON Merge Patch (RFC 7396), and plain JSON as the same.
@@ -43,7 +45,8 @@ def read_json(request):
             document = _with_lone_surrogates(raw)
             if document is not None:
                 return document
-        raise Problem(400, f"The body is not JSON: {str(error)[:200]}.") from None
+        detail = format_lazy(_("The body is not JSON: {why}."), why=str(error)[:200])
+        raise Problem(400, detail) from None
 
 
 def _check_media_type(header: str, method: str) -> None:
@@ -55,7 +58,8 @@ def _check_media_type(header: str, method: str) -> None:
     if kind not in expected or charset not in {"utf-8", "utf8"}:
         # RFC 9110 §15.5.16 for the first, RFC 5789 §2.2 for the second.
         name = "Accept-Patch" if method == "PATCH" else "Accept"
-        raise Problem(415, f"The body must be {' or '.join(expected)} in UTF-8.", headers={name: ", ".join(expected)})
+        detail = format_lazy(_("The body must be {expected} in UTF-8."), expected=" / ".join(expected))
+        raise Problem(415, detail, headers={name: ", ".join(expected)})
 
 
 def read_body(request) -> bytes:
@@ -73,7 +77,7 @@ def read_body(request) -> bytes:
     except (OSError, ParseException):
         raise Problem(400, "The body ended early, or its chunks are malformed.", headers=_LAST) from None
     if len(raw) > limit:
-        raise Problem(413, f"The body is larger than {limit} bytes.")
+        raise Problem(413, too_large())
     return raw
 
 

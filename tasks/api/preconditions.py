@@ -3,6 +3,8 @@
 import re
 
 from django.conf import settings
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import Problem
 
@@ -47,7 +49,9 @@ def check(request, version: int, what: str = "task") -> None:
     if header is not None and header.strip() != "*":
         tags = _tags("If-Match", header)
         if (False, etag(version)) not in tags:
-            detail = f"The {what} is at version {version} now, not at the one that If-Match names; read it again."
+            told = _("The {what} is at version {version} now, not at the one that If-Match names; read it again.")
+            detail = format_lazy(told, what=what, version=version)
             raise Problem(412, detail, headers={"ETag": etag(version)})
     if not_modified(request, version):
-        raise Problem(412, f"If-None-Match excludes the present version {version}.", headers={"ETag": etag(version)})
+        detail = format_lazy(_("If-None-Match excludes the present version {version}."), version=version)
+        raise Problem(412, detail, headers={"ETag": etag(version)})

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from django.db import DataError
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from tasks.around import BODY_LENGTH
 from tasks.models import (
@@ -46,7 +48,8 @@ def text(value, least: int, most: int, path: tuple = ()) -> str:
     if type(value) is not str:
         raise Wrong("expected text", path)
     if not least <= len(value) <= most:
-        raise Wrong(f"expected {least} to {most} characters, got {len(value)}", path)
+        detail = _("expected {least} to {most} characters, got {got}")
+        raise Wrong(format_lazy(detail, least=least, most=most, got=len(value)), path)
     if "\x00" in value:
         raise Wrong("the character U+0000 cannot be stored", path)
     if not value.isascii():
@@ -76,7 +79,7 @@ def _or_none(most: int):
 
 def _one_of(values):
     allowed = frozenset(values)
-    detail = "expected one of " + ", ".join(values)
+    detail = format_lazy(_("expected one of {values}"), values=", ".join(values))
 
     def rule(value) -> str:
         if type(value) is not str or value not in allowed:
@@ -94,7 +97,8 @@ def labels(value) -> list[str]:
         raise Wrong(f"expected at most {LABELS} labels")
     kept = list(dict.fromkeys(text(label, 1, LABEL_LENGTH, (index,)) for index, label in enumerate(value)))
     if len(kept) > LABELS:
-        raise Wrong(f"expected at most {LABELS} labels, got {len(kept)}")
+        detail = _("expected at most {most} labels, got {got}")
+        raise Wrong(format_lazy(detail, most=LABELS, got=len(kept)))
     return kept
 
 
@@ -125,7 +129,8 @@ def assignee(value):
     if type(value) is not int:
         raise Wrong("expected the id of a person, or null", path)
     if not 0 < value < 2**31:
-        raise Wrong(f"there is no person {str(value)[:40]}", path)
+        detail = _("there is no person {person}")
+        raise Wrong(format_lazy(detail, person=str(value)[:40]), path)
     return value
 
 
@@ -222,7 +227,7 @@ def validate(body: dict, partial: bool = False, shape: Shape = TASK) -> tuple[di
         try:
             values[name] = rule(value)
         except Wrong as wrong:
-            errors.append({"pointer": pointer(name, *(str(token)[:100] for token in wrong.path)), "detail": str(wrong)})
+            errors.append({"pointer": pointer(name, *(str(token)[:100] for token in wrong.path)), "detail": wrong.args[0]})
     return values, errors[:MOST_ERRORS]
 
 
