@@ -7,12 +7,14 @@ import uuid
 from datetime import timedelta
 
 import pytest
+import yaml
 from django.db import OperationalError, connection, connections, transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from taskpulse.env import BASE_DIR
 from taskpulse.errors import Problem
 from tasks import kept_answers
 from tasks.api import idempotency, writing
@@ -270,6 +272,22 @@ def test_an_installation_may_demand_a_key(settings):
     problem(caller.patch(path, {"title": "y"}), 400)
     assert caller.send("PUT", path, {"title": "y"}).status_code == 200
     assert caller.send("DELETE", path).status_code == 204
+
+
+def test_the_description_tells_every_unsafe_operation_of_it():
+    document = yaml.safe_load((BASE_DIR / "docs" / "api" / "openapi.yaml").read_text())
+    unsafe = [
+        operation
+        for operations in document["paths"].values()
+        for method, operation in operations.items()
+        if method in ("post", "put", "patch", "delete")
+    ]
+    assert len(unsafe) > 10
+    for operation in unsafe:
+        names = {parameter["name"] for parameter in operation["parameters"]}
+        assert "Idempotency-Key" in names, operation["operationId"]
+        assert {"400", "409", "422"} <= set(operation["responses"]), operation["operationId"]
+        assert ("If-Match" not in names) or "428" in operation["responses"], operation["operationId"]
 
 
 # -- the cost

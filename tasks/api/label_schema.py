@@ -3,7 +3,7 @@
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
 from tasks.api import parsers
-from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, header, problems
+from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, SAFE_RETRY, header, problems
 from tasks.api.serializers import LabelSerializer
 
 _LABEL = OpenApiParameter(
@@ -14,8 +14,8 @@ _change = {
     "summary": "Change a label",
     "description": "With another name it is renamed on the tasks that bear it, each a change with its event; where one bears "
     "both names, one is left. On more than 5,000 tasks it is refused (409): `manage.py labels rename` does that.",
-    "parameters": [_LABEL, IF_MATCH, REASON, ETAG],
-    "responses": {200: LabelSerializer, **problems(400, 404, 409, 412, 413, 415, 422)},
+    "parameters": [_LABEL, IF_MATCH, REASON, *SAFE_RETRY, ETAG],
+    "responses": {200: LabelSerializer, **problems(400, 404, 409, 412, 413, 415, 422, 428)},
 }
 
 describe_labels = extend_schema_view(
@@ -29,10 +29,10 @@ describe_labels = extend_schema_view(
         summary="Give a label a colour and a description",
         description="Tasks may bear it already. It is a subject of its own in the audit log.",
         parameters=[
-            REASON, header("Location", "The new label, by its id.", [201]),
+            REASON, *SAFE_RETRY, header("Location", "The new label, by its id.", [201]),
             header("ETag", 'The version in double quotes: `"1"`.', [201]),
         ],
-        responses={201: LabelSerializer, **problems(400, 413, 415, 422)},
+        responses={201: LabelSerializer, **problems(400, 409, 413, 415, 422)},
     ),
     retrieve=extend_schema(
         summary="Read a label",
@@ -44,7 +44,7 @@ describe_labels = extend_schema_view(
     destroy=extend_schema(
         summary="Delete a label, on the tasks too",
         description="On more than 5,000 tasks it is refused (409): `manage.py labels delete` does that.",
-        parameters=[_LABEL, IF_MATCH, REASON],
-        responses={204: OpenApiResponse(description="Deleted."), **problems(400, 404, 409, 412)},
+        parameters=[_LABEL, IF_MATCH, REASON, *SAFE_RETRY],
+        responses={204: OpenApiResponse(description="Deleted."), **problems(400, 404, 409, 412, 422, 428)},
     ),
 )  # fmt: skip
