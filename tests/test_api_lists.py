@@ -95,6 +95,21 @@ def test_filters(caller, query, expected):
         ("page=2", "page", "status, priority, assignee"),
         ("Status=pending", "Status", "status"),
         ("format=api", "format", "limit"),
+        ("stauts=pending", "stauts", "did you mean status?"),
+        ("status=pendign", "status", "did you mean pending?"),
+        ("assignee=mee", "assignee", "did you mean me?"),
+        ("created_by=ana", "created_by", "me or none"),
+        ("ordering=due", "ordering", "did you mean due_at?"),
+        ("ordering=title", "ordering", "-created_at, created_at"),
+        ("ordering=due_at&ordering=id", "ordering", "more than once"),
+        ("parent=1", "parent", "the id of a task, or none"),
+        (f"category={'x' * 65}", "category", "at most 64"),
+        ("label_all=", "label_all", "1 to 64"),
+        ("overdue=yes", "overdue", "true or false"),
+        ("due_before=2026-01-15", "due_before", "a date alone names no moment"),
+        ("created_after=2026-01-15T10:30:00", "created_after", "with its zone"),
+        ("updated_after=2026-02-30T00:00:00Z", "updated_after", "there is no such time"),
+        ("completed_before=now", "completed_before", "with its zone"),
         ("%FF%00=1", "\ufffd", "limit"),
     ],
 )
@@ -105,8 +120,11 @@ def test_what_is_not_known_is_named_with_what_is(caller, query, named, valid):
 
 
 def test_every_wrong_value_is_listed(caller):
-    errors = problem(caller.get("/api/tasks?status=x,pending,y&priority=z"), 400)["errors"]
-    assert [error["parameter"] for error in errors] == ["status", "status", "priority"]
+    query = "status=x,pending,y&priority=z&due_before=x&overdue=x&ordering=x&limit=0&fields=x&expand=x&x=1"
+    errors = problem(caller.get(f"/api/tasks?{query}"), 400)["errors"]
+    assert [error["parameter"] for error in errors] == [
+        "x", "status", "status", "priority", "due_before", "overdue", "ordering", "limit", "fields", "expand"
+    ]  # fmt: skip
 
 
 def test_pages_lead_on_and_back(caller):

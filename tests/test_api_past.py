@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit import watermark
-from audit.api import prefer
 from audit.models import Entry
+from tasks.api import prefer
 from tasks.models import Task
 from tests.api_client import Api, api, person, problem, statements
 from tests.recording import messages, waiting

@@ -6,11 +6,11 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 
 from audit import past, watermark
-from audit.api import filters, prefer, queries, search
+from audit.api import filters, queries, search
 from audit.api.serializers import EntrySerializer, WatermarkSerializer
 from taskpulse.errors import Problem
 from taskpulse.roles import Right
-from tasks.api import pagination
+from tasks.api import pagination, prefer
 from tasks.api.filters import refuse_unknown
 from tasks.api.schema import ITEM, PAGE, TASK_ID, header, problems, several
 from tasks.api.views import ApiViewSet, json_response, list_response, task_key

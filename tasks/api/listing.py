@@ -43,14 +43,13 @@ def read(query, user_id: int, whole: bool = False) -> Listing:
     return Listing(asked, ordering, page, shown)
 
 
-def _page(query, ordering: Ordering | Relevance | None, whole: bool, errors: list[dict]) -> Page:
+def _page(query, ordering: Ordering | Relevance, whole: bool, errors: list[dict]) -> Page:
     if whole:
         return pagination.read_whole(query, errors)
-    # A cursor is of an ordering: where that is wrong, it cannot be looked at.
-    return pagination.read(query, ordering, errors) if ordering else Page()
+    return pagination.read(query, ordering, errors)
 
 
-def _ordering(query, asked: Filters, errors: list[dict]) -> Ordering | Relevance | None:
+def _ordering(query, asked: Filters, errors: list[dict]) -> Ordering | Relevance:
     """The one that is named; else that of a search; else newest first by the first time that a filter looks at, so that its
     index gives the order."""
     if "ordering" not in query and "q" in query:
@@ -61,5 +60,4 @@ def _ordering(query, asked: Filters, errors: list[dict]) -> Ordering | Relevance
     name = query["ordering"]
     if name not in ORDERINGS:
         errors.append(filters.wrong_value("ordering", name, "one of " + ", ".join(ORDERINGS), ORDERINGS))
-        return None
-    return ORDERINGS[name]
+    return ORDERINGS.get(name, DEFAULT)

@@ -60,6 +60,10 @@ def _joined(columns: dict[str, str]) -> str:
 
 EXPANDED = {
     "assignee": _person("a", ", 'full_name', trim(a.first_name || ' ' || a.last_name)"),
+    # In the order of the task; one that nobody has described has no colour.
+    "labels": """(SELECT coalesce(json_agg(json_build_object('colour', l.colour, 'description', coalesce(l.description, ''),
+        'name', w.name) ORDER BY w.place), '[]')
+      FROM unnest(t.labels) WITH ORDINALITY w (name, place) LEFT JOIN tasks_label l ON l.name = w.name)""",
     # Of the subtasks; of the present, so that it changes without a version of the task.
     "progress": """(SELECT json_build_object('completed', count(*) FILTER (WHERE s.status = 'completed'), 'total', count(*))
       FROM tasks_task s WHERE s.parent_id = t.id)""",

@@ -9,6 +9,8 @@ all that do not. Whatever else is asked is looked at on the way.
 import itertools
 from typing import NamedTuple
 
+from psycopg.sql import Literal
+
 from tasks.api.filters import Filters
 from tasks.api.ordering import Ordering, Part, Position
 from tasks.api.pagination import Page
@@ -82,16 +84,24 @@ def matching(filters: Filters) -> Sql:
     return Sql(f"WHERE {conditions.text}" if conditions.text else "", conditions.values)
 
 
-def _conditions(equal: dict[str, list], filters: Filters) -> Sql:
+def _conditions(equal: dict[str, list], filters: Filters, leading: str = "") -> Sql:
+    """Values are literals but for those of the column that leads: how many tasks have them decides on the plan, and of a
+    parameter PostgreSQL's generic plan does not know it (it would look through all tasks for a rare label)."""
     texts, values = [], []
     for name, allowed in equal.items():
-        alternatives = [_equals(name, value) for value in allowed]
-        texts.append("(" + (" OR ".join(text for text, _ in alternatives) or "false") + ")")
-        values += [value for _, its in alternatives for value in its]
+        alternatives = [_literally(*_equals(name, value)) for value in allowed]
+        texts.append("(" + (" OR ".join(alternatives) or "false") + ")")
     for condition in filters.conditions:
-        texts.append(condition.sql)
-        values += condition.values
+        if condition.column and condition.column == leading:
+            texts.append(condition.sql)
+            values += condition.values
+        else:
+            texts.append(_literally(condition.sql, condition.values))
     return Sql(" AND ".join(texts), values)
+
+
+def _literally(text: str, values) -> str:
+    return text % tuple(Literal(value).as_string(None).replace("%", "%%") for value in values) if values else text
 
 
 class _Stretch:
@@ -135,7 +145,9 @@ class _Stretch:
 
     def _others(self, leading: tuple[str, ...]) -> Sql:
         """The conditions that each branch has besides its own."""
-        asked = _conditions({name: values for name, values in self._equal.items() if name not in leading}, self._filters)
+        asked = _conditions(
+            {name: values for name, values in self._equal.items() if name not in leading}, self._filters, self._ordering.column
+        )
         texts, values = [asked.text] if asked.text else [], list(asked.values)
         column, than = self._ordering.column, ">" if self._way == "ASC" else "<"
         if self._part.valued is not None:

@@ -65,14 +65,25 @@ _MEMBERS = [
     several("fields", "The members to show.", {"type": "string", "enum": list(members.FIELDS)}, "these alone"),
     several(
         "expand",
-        f"Shown in full: the assignee with `full_name`; `progress`, how many subtasks there are and "
-        f"are completed; `subtasks`, the {members.SUBTASKS} oldest (then `limit` is "
+        "Shown in full: the assignee with `full_name`; `labels` with colour and description; `progress`, how many subtasks there "
+        f"are and are completed; `subtasks`, the {members.SUBTASKS} oldest (then `limit` is "
         f"{members.MOST_WITH_SUBTASKS} at most).",
         {"type": "string", "enum": list(members.EXPANDED)},
         "all of them",
     ),
 ]
 _STREAM = OpenApiResponse(OpenApiTypes.STR, description="All that match: a task a line, or a row.")
+_COUNT = [
+    OpenApiParameter(
+        "Prefer",
+        str,
+        OpenApiParameter.HEADER,
+        description="`count=exact` or `count=estimated` (RFC 7240): how many tasks the list has, on all of its pages. An exact "
+        "count of many takes long, and is refused with 503 if too long; an estimate is the planner's.",
+    ),
+    header("X-Total-Count", "With `Prefer: count=…`: how many there are.", [200]),
+    header("Preference-Applied", "`count=exact` or `count=estimated`, where it was asked for.", [200]),
+]
 _LOCATION = header("Location", "The new task.", [201])
 _CREATED_ETAG = header("ETag", 'The version in double quotes: `"1"`.', [201])
 
@@ -90,7 +101,7 @@ describe_tasks = extend_schema_view(
         "pages: `limit` may be any number or left out, and an answer that was broken off lacks the end that HTTP/1.1 gives a "
         "whole one. In CSV labels are separated by commas, one that holds a comma or a quote in double quotes; a text that "
         "begins with `=`, `+`, `-`, `@`, a tab, a line break or an apostrophe has an apostrophe before it.",
-        parameters=[*_FILTERS, _ORDERING, *_MEMBERS, *PAGE],
+        parameters=[*_FILTERS, _ORDERING, *_MEMBERS, *PAGE, *_COUNT],
         responses={
             (200, "application/json"): TaskSerializer(many=True),
             **{(200, kind): _STREAM for kind in streams.FORMS},

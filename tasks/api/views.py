@@ -7,7 +7,7 @@ from rest_framework import viewsets
 
 from taskpulse.errors import InvalidQuery
 from taskpulse.roles import Right
-from tasks.api import filters, listing, members, pagination, parsers, preconditions, queries, streams, validation, writing
+from tasks.api import counts, filters, listing, members, pagination, parsers, preconditions, queries, streams, validation, writing
 from tasks.api.authentication import BearerAuthentication, SessionAuthentication
 from tasks.api.negotiation import PLAIN, JsonNegotiation, JsonRenderer
 from tasks.api.permissions import RolePermission
@@ -49,8 +49,8 @@ def task_key(written: str):
     return key
 
 
-def list_response(request, page: pagination.Slice, keys: pagination.Keys) -> HttpResponse:
-    response = json_response(f"[{','.join(page.texts)}]".encode())
+def list_response(request, page: pagination.Slice, keys: pagination.Keys, **headers) -> HttpResponse:
+    response = json_response(f"[{','.join(page.texts)}]".encode(), **headers)
     link = pagination.link(request, keys, page)
     if link:
         response["Link"] = link
@@ -83,7 +83,8 @@ class TaskViewSet(ApiViewSet):
             asked = listing.read(request._request.GET, request.user.pk, whole=True)
             return streams.answer(request._request, asked, self.form)
         asked = listing.read(request._request.GET, request.user.pk)
-        return list_response(request._request, queries.page(asked), asked.ordering)
+        counted = counts.headers(request._request, asked.filters)
+        return list_response(request._request, queries.page(asked), asked.ordering, **counted)
 
     # Answers `?version=` and `?as_of=` from the audit log, which this package does not know: taskpulse/urls.py names it.
     read_past = None
