@@ -19,8 +19,8 @@ RESULT = Path(__file__).resolve().parent.parent.parent / "bench.json"
 PARTS = ("verify", "ingest", "api", "latency")
 # What the figures are held against: ratios and entries a second at least, milliseconds and megabytes at most.
 WANTED = {
-    "ingest_vs_copy": 0.5, "ingest_vs_naive": 15, "create_vs_fastapi": 1.5, "update_vs_fastapi": 1.5, "list_vs_fastapi": 1.2,
-    "get_vs_fastapi": 1.2, "leaf_and_tree_a_second": 200_000, "recomputed_a_second": 30_000,
+    "ingest_vs_copy": 0.5, "ingest_vs_naive": 15, "create_vs_fastapi": 1.5, "update_vs_fastapi": 1.5, "list_vs_fastapi": 2,
+    "get_vs_fastapi": 1.3, "leaf_and_tree_a_second": 200_000, "recomputed_a_second": 30_000,
 }  # fmt: skip
 
 

@@ -60,6 +60,7 @@ def copy_to_peer(database_url: str) -> None:
         cursor.execute("CREATE SCHEMA peer")
         asyncio.run(create_tables())
         cursor.execute('INSERT INTO peer."user" (id, username) SELECT id, username FROM auth_user')
+        cursor.execute("INSERT INTO peer.token (digest, user_id) SELECT digest, user_id FROM tasks_apitoken")
         names = ", ".join(column.name for column in peer_fastapi.Task.__table__.columns)
         cursor.execute(f"INSERT INTO peer.task ({names}) SELECT {names} FROM tasks_task")
         for table in ("tasks_task", "tasks_outbox", "peer.task", "peer.outbox"):
@@ -106,7 +107,7 @@ def measure(side: "Side", operation: str, connections: int, seconds: float) -> d
 @dataclass(frozen=True, slots=True)
 class Side:
     port: int
-    token: str | None
+    token: str
     ids: list[str]
     server: psutil.Process
     database: psutil.Process | None
@@ -124,15 +125,15 @@ def run(database_url: str, rounds: int, seconds: float) -> dict:
     connection.close()
     ports = services.free_port(), services.free_port()
     with services.taskpulse(ports[0]) as ours, services.peer(ports[1], database_url) as theirs:
-        sides = [Side(ports[0], token, ids, ours, database), Side(ports[1], None, ids, theirs, database)]
+        sides = [Side(ports[0], token, ids, ours, database), Side(ports[1], token, ids, theirs, database)]
         for side, operation in itertools.product(sides, OPERATIONS):
             measure(side, operation, 8, seconds / 2)  # every worker has seen everything
         found: dict = {}
         for number in range(rounds):
             turns = sides if number % 2 == 0 else sides[::-1]
             for connections, operation in itertools.product(CONNECTIONS, OPERATIONS):
-                pair = {side.token is not None: measure(side, operation, connections, seconds) for side in turns}
-                found.setdefault((operation, connections), []).append((pair[True], pair[False]))
+                pair = {side.port: measure(side, operation, connections, seconds) for side in turns}
+                found.setdefault((operation, connections), []).append((pair[ports[0]], pair[ports[1]]))
         web = [resident_mb(worker) for worker in ours.children()]
     details = {operation: {str(n): _summary(found[operation, n]) for n in CONNECTIONS} for operation in OPERATIONS}
     return {"rounds": rounds, "seconds_a_turn": seconds, "web_worker_mb": web, "operations": details}

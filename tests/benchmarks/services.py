@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import psutil
 
 WORKERS = 2
+# Bytes of what a service said last: a line for each request is in it.
+_SHOWN = 10_000
 
 
 def free_port() -> int:
@@ -31,7 +33,7 @@ def running(command: list[str], port: int, environment: dict[str, str]):
             yield psutil.Process(process.pid)
         except BaseException:
             output.seek(0)
-            sys.stderr.write(output.read().decode(errors="replace"))
+            sys.stderr.write(output.read()[-_SHOWN:].decode(errors="replace"))
             raise
         finally:
             _end(process)
@@ -64,16 +66,24 @@ def await_port(process: subprocess.Popen, port: int, path: str | None = None) ->
 
 
 def taskpulse(port: int):
-    """gunicorn as `manage.py up` runs it, without a line in the log for each request: the peer writes none."""
+    """gunicorn as `manage.py up` runs it, with its line in the log for each request, and as patient as the peer, which
+    refuses nothing."""
     command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", "taskpulse.wsgi"]
-    return running(command, port, {"WEB_CONCURRENCY": str(WORKERS), "TASKPULSE_LOG_LEVEL": "WARNING"})
+    settings = {"WEB_CONCURRENCY": str(WORKERS), "TASKPULSE_LOG_LEVEL": "INFO", "TASKPULSE_WEB_QUEUE_MS": "10000"}
+    return running(command, port, settings)
 
 
+@contextmanager
 def peer(port: int, database_url: str):
-    """uvicorn with uvloop and httptools, as many workers."""
+    """uvicorn with uvloop and httptools, as many workers, its access log on, metrics shared between the workers as
+    prometheus_client does it."""
     command = [
         sys.executable, "-m", "uvicorn", "tests.benchmarks.peer_fastapi:app", "--host", "127.0.0.1", "--port", str(port),
-        "--workers", str(WORKERS), "--no-access-log", "--log-level", "warning",
+        "--workers", str(WORKERS),
     ]  # fmt: skip
     url = database_url.replace("postgres://", "postgresql://").replace("postgresql://", "postgresql+asyncpg://", 1)
-    return running(command, port, {"PEER_DATABASE_URL": url})
+    with (
+        tempfile.TemporaryDirectory(prefix="taskpulse-bench-") as metrics,
+        running(command, port, {"PEER_DATABASE_URL": url, "PROMETHEUS_MULTIPROC_DIR": metrics}) as process,
+    ):
+        yield process
