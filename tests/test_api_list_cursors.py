@@ -59,7 +59,7 @@ def write(kind: str, what, ordering: str) -> uuid.UUID | None:
         # Whatever the ordering: a time that it had not, another priority, another status.
         task.due_at = None if task.due_at else _START + timedelta(days=2)
         task.priority = "high" if task.priority == "low" else "low"
-        task.status = "pending" if task.status == "completed" else "completed"
+        task.status = "in_progress" if task.status == "completed" else "completed"
         task.save()
         return task.pk
     task.summary = f"{task.summary}."
