@@ -24,7 +24,7 @@ from audit.verification import spans
 from audit.verification.verifier import Options, Verifier
 from taskpulse import database_roles
 from tasks import context, outbox
-from tasks.models import Task
+from tasks.models import Label, Task
 from tests.recording import messages, record, task_with_versions, waiting
 from tests.rewriting import disable_triggers, move, recompute, rewrite_tiles
 from tests.signed_log import Log, execute, grow, make_log, record_all, some_changes, store
@@ -137,10 +137,10 @@ def test_no_redaction_is_made_in_advance(log):
 # Drift and versions.
 
 
-def without_triggers(statement: str, *parameters) -> None:
-    execute("ALTER TABLE tasks_task DISABLE TRIGGER ALL")
+def without_triggers(statement: str, *parameters, table: str = "tasks_task") -> None:
+    execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
     execute(statement, *parameters)
-    execute("ALTER TABLE tasks_task ENABLE TRIGGER ALL")
+    execute(f"ALTER TABLE {table} ENABLE TRIGGER ALL")
 
 
 @pytest.mark.parametrize("pending", [False, True])
@@ -170,6 +170,21 @@ def test_rows_that_the_log_does_not_know(log, statement, said):
     report = log.verify()
     assert {finding.check for finding in report.findings} == {"drift"}
     assert any(said in finding.detail for finding in report.findings), [str(finding) for finding in report.findings]
+
+
+def test_a_label_that_went_past_the_log_though_it_is_of_no_task(log):
+    kept, deleted, waits, gone = (Label.objects.create(name=name) for name in ("kept", "deleted", "waits", "gone"))
+    Label.objects.filter(pk=deleted.pk).delete()
+    record_all()
+    kept.save()
+    waits.delete()  # its event is on the way to the log
+    connection.check_constraints()
+    assert not log.verify().tampered
+    without_triggers("DELETE FROM tasks_label WHERE name = 'gone'", table="tasks_label")
+    found = only(log.verify())
+    assert (found.check, found.seq) == ("drift", Entry.objects.get(subject_id=str(gone.pk)).seq)
+    assert found.detail == "the label that it created is gone, and no deletion is recorded"
+    assert not log.verify(from_seq=found.seq + 1).tampered
 
 
 def test_a_renamed_person_is_no_drift(log, django_user_model):

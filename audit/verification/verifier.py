@@ -84,7 +84,7 @@ class Verifier:
             self._check_log(head, wanted.get(head.log, {}), sum(head.size for head in heads))
         if heads:
             with read_only() as session:
-                report.add(*subjects.check_without_task(session, self.options.from_seq, heads[-1].last, KEPT))
+                report.add(*subjects.check_without_task(session, drift.tables(), self.options.from_seq, heads[-1].last, KEPT))
             self._check_rows()
         trust.describe(report, heads, self._keys, self.options)
         archived.describe(report, self._archives)
