@@ -234,3 +234,20 @@ def test_a_label_that_holds_a_comma_is_found_in_quotes():
     assert ids('"needs info, please",needs info') == [other, found]
     assert problem(program.get('/api/tasks?label="needs'), 400)["errors"][0]["parameter"] == "label"
     assert problem(program.get("/api/tasks?label="), 400)["errors"][0]["parameter"] == "label"
+
+
+@pytest.mark.parametrize("character", ["\t", "\x1e", "\x85", "\xa0", "\u3000"])
+def test_only_spaces_beside_a_comma_do_not_count(character):
+    program = api()
+    found = program.create(labels=[f"{character}x", character])["id"]
+    program.create(labels=["x"])
+    for written in (f"{character}x", f" {character}x , nobody has it", character):
+        assert [task["id"] for task in program.get(f"/api/tasks?label={quote(written)}").json()] == [found], repr(written)
+
+
+def test_a_label_that_holds_a_line_break_is_found_in_quotes_alone():
+    program = api()
+    found = program.create(labels=["a\nb", "c\n"])["id"]
+    assert [task["id"] for task in program.get("/api/tasks?label=%22a%0Ab%22").json()] == [found]
+    for written in ("a%0Ab", "c%0A", "%0A", "c%0D%0A"):
+        assert "line break in double quotes" in problem(program.get(f"/api/tasks?label={written}"), 400)["detail"]

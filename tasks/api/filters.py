@@ -46,13 +46,15 @@ class Filters:
 
 def words(query, name: str) -> list[str]:
     """The values of a parameter: separated by commas, one that holds a comma in double quotes (RFC 4180), or the parameter
-    repeated; without repetition. Raises InvalidQuery for quotes that do not match."""
+    repeated; without repetition. Spaces beside a comma do not count. Raises InvalidQuery for quotes that do not match and for
+    a line break outside of them."""
     try:
-        lines = [next(csv.reader([given], skipinitialspace=True, strict=True), None) or [""] for given in query.getlist(name)]
+        # With a comma after it, since a reader would take a line break at the end for the end of the row.
+        lines = [next(csv.reader([f"{given},"], skipinitialspace=True, strict=True))[:-1] for given in query.getlist(name)]
     except csv.Error:
-        detail = f"{name}: expected values separated by commas, one that holds a comma in double quotes."
+        detail = f"{name}: expected values separated by commas, one that holds a comma or a line break in double quotes."
         raise InvalidQuery([{"parameter": name, "detail": detail}]) from None
-    values = [word.strip() for line in lines for word in line]
+    values = [word.strip(" ") for line in lines for word in line]
     return list(dict.fromkeys(values))
 
 

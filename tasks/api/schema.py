@@ -74,8 +74,8 @@ PAGE = [
 PERSON_OR_WORD = {"type": "string", "pattern": "^(me|none|[0-9]{1,18})$"}
 
 
-# In a list by commas: a text that holds neither comma nor quote, which RFC 4180 would put in quotes, and no space at its ends.
-ITEM = r'^[^\s",]([^",]*[^\s",])?$'
+# In a list by commas: a text that holds nothing which RFC 4180 would put in quotes, and no space at its ends.
+ITEM = r'^[^ ",\r\n]([^",\r\n]*[^ ",\r\n])?$'
 
 
 def several(name: str, description: str, items: dict, meaning: str = "any of them") -> OpenApiParameter:

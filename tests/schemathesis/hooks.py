@@ -24,7 +24,7 @@ _REASONS = {
         r"(type|request_id|changed): needs a narrower search; .*",
         r"until: expected a time after since\.",
         # Quotes that match are no regular language that people could read.
-        r"\w+: expected values separated by commas, one that holds a comma in double quotes\.",
+        r"\w+: expected values separated by commas, one that holds a comma or a line break in double quotes\.",
     ],
     # The state of the task, at that moment or now.
     410: [r"The content of version \d+ was erased.*"],
