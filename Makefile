@@ -7,7 +7,7 @@ export PYTHONWARNINGS ?= ignore
 # For commands that read the settings and neither database nor sessions.
 UNUSED_SETTINGS := TASKPULSE_MODE=local SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
-.PHONY: run test test-kafka test-load kafka-away tamper-test chaos bench bench-outbox bench-reading plans test-lists lint settings-table openapi messages problem-types requirements sbom audit-packages licences image image-test compose-test
+.PHONY: run test test-kafka test-load kafka-away tamper-test chaos bench bench-outbox bench-reading bench-stream plans test-lists lint settings-table openapi messages problem-types requirements sbom audit-packages licences image image-test compose-test
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -46,6 +46,10 @@ bench-outbox: $(VENV)/.dev
 
 bench-reading: $(VENV)/.bench
 	$(BIN)/python -m tests.benchmarks.reading $(ARGS)
+
+# The whole list as JSON Lines and CSV, of a hundred thousand tasks and of a million: some minutes.
+bench-stream: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.stream $(ARGS)
 
 # Each list of the API at a million tasks and at a thousand: some minutes.
 plans: $(VENV)/.dev
