@@ -1,11 +1,13 @@
 """`/api/tasks/{id}/comments`: read, written, changed and deleted, by whom and at what cost."""
 
+import re
 import uuid
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.api import around_queries
 from tasks.around import BODY_LENGTH
 from tasks.models import Comment, Task
 from tests.api_client import Api, api, person, pointers, problem, statements
@@ -61,6 +63,17 @@ def test_what_is_answered_is_the_models_document(ana, path):
     made = comment(ana, path, '"\\\x01\x7f é😀\u2028')
     (document,) = Comment.documents([Comment.objects.get(pk=made["id"])])
     assert made == document == ana.get(f"{path}/{made['id']}").json() == ana.get(path).json()[0]
+
+
+@pytest.mark.parametrize(("known", "made"), [('"1"', False), ("*", False), ('"7", W/"1"', False), ('"2"', True)])
+def test_no_json_is_made_of_a_comment_that_is_known(ana, path, known, made):
+    key = comment(ana, path)["id"]
+    response = ana.get(f"{path}/{key}", If_None_Match=known)
+    assert (response.status_code, response["ETag"], bool(response.content)) == (200 if made else 304, '"1"', made)
+    tags = re.findall(r'"1"|"2"|"7"|[*]', known)
+    version, text = around_queries.comment(uuid.UUID(path.split("/")[3]), uuid.UUID(key), tags)
+    assert (version, text is not None) == (1, made)
+    problem(ana.get(f"{path}/{uuid.uuid4()}", If_None_Match=known), 404)
 
 
 def test_conditions_are_as_for_tasks(ana, path):

@@ -12,6 +12,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.utils import DataError
 
 from tasks import label_changes
+from tasks.api import label_queries
 from tasks.models import Label, OutboxEvent, Task
 from tests.api_client import api, pointers, problem, statements
 from tests.test_api_lists import links
@@ -109,7 +110,10 @@ def test_a_label_is_created_read_changed_and_deleted():
     for path in (label["id"], "area%2Fapi%20%C3%BC", "area/api%20%C3%BC/", label["id"].upper()):
         found = caller.get(f"/api/labels/{path}")
         assert (found.status_code, found.json(), found["ETag"]) == (200, label, '"1"')
-        assert caller.get(f"/api/labels/{path}", If_None_Match='"1"').status_code == 304
+        known = caller.get(f"/api/labels/{path}", If_None_Match='W/"1"')
+        assert (known.status_code, known.content, known["ETag"]) == (304, b"", '"1"')
+        assert caller.get(f"/api/labels/{path}", If_None_Match='"2"').json() == label
+    assert label_queries.read(label["name"], ['"7"', '"1"']) == label_queries.read(label["id"], ["*"]) == (1, None)  # no JSON made
     path = f"/api/labels/{label['id']}"
     assert problem(caller.patch(path, {"colour": "#000000"}, If_Match='"2"'), 412)["detail"].startswith("The label is at version 1")
     changed = caller.send("PUT", path, {"description": "of the API", "id": "ignored"}, If_Match='"1"')

@@ -37,12 +37,12 @@ class CommentViewSet(ApiViewSet):
         return list_response(request._request, found, around_queries.KEYS)
 
     def retrieve(self, request, id, comment_id):
-        found = around_queries.comment(task_key(id), task_key(comment_id))
+        found = around_queries.comment(task_key(id), task_key(comment_id), preconditions.known_tags(request._request))
         if found is None:
             raise Http404
         version, text = found
         headers = {"ETag": preconditions.etag(version)}
-        if preconditions.not_modified(request._request, version):
+        if text is None:
             return empty_response(304, **headers)
         return json_response(text.encode(), **headers)
 

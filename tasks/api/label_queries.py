@@ -3,7 +3,7 @@
 
 from django.db import connection
 
-from tasks.api.members import utc
+from tasks.api.members import unless_known, utc
 from tasks.api.pagination import Page, Slice, cut
 from tasks.api.validation import task_id
 from tasks.labels import LABEL_LENGTH
@@ -45,14 +45,14 @@ def _named(written: str) -> tuple[str, list]:
     return ("l.name = %s", [written]) if key is None else ("l.id = %s", [key])
 
 
-def read(written: str) -> tuple[int, str] | None:
-    """Version and JSON of the label of this name or id; one statement."""
+_ONE = f"SELECT l.version, {unless_known('l', f'SELECT row_to_json(d)::text FROM ({DOCUMENT}) d')} FROM tasks_label l"
+
+
+def read(written: str, known: list[str] | None = None) -> tuple[int, str | None] | None:
+    """Version and JSON, as `queries.read` has them, of the label of this name or id; one statement."""
     condition, parameters = _named(written)
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT l.version, row_to_json(d)::text FROM tasks_label l CROSS JOIN LATERAL ({DOCUMENT}) d WHERE {condition}",
-            parameters,
-        )
+        cursor.execute(f"{_ONE} WHERE {condition}", [known or [], *parameters])
         return cursor.fetchone()
 
 

@@ -56,12 +56,12 @@ class LabelViewSet(ApiViewSet):
         return list_response(request._request, label_queries.page(at), label_queries.KEYS)
 
     def retrieve(self, request, label):
-        found = label_queries.read(_key(label))
+        found = label_queries.read(_key(label), preconditions.known_tags(request._request))
         if found is None:
             raise Http404
         version, text = found
         headers = {"ETag": preconditions.etag(version)}
-        if preconditions.not_modified(request._request, version):
+        if text is None:
             return empty_response(304, **headers)
         return json_response(text.encode(), **headers)
 

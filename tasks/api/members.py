@@ -25,6 +25,12 @@ def _person(alias: str, more: str = "") -> str:
     return f"CASE WHEN {alias}.id IS NOT NULL THEN json_build_object('id', {alias}.id::text, 'name', {alias}.username{more}) END"
 
 
+def unless_known(alias: str, text: str) -> str:
+    """The text, or NULL where the parameter, an array, has the entity tag of the row's version (`preconditions.known_tags`).
+    CASE evaluates no branch that it does not take, so that nothing is looked up or written for it either."""
+    return f"""CASE WHEN NOT ARRAY['*', '"' || {alias}.version || '"'] && %s::text[] THEN ({text}) END"""
+
+
 # In the order of the document.
 FIELDS = {
     "assignee": _person("a"),

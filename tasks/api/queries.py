@@ -14,11 +14,8 @@ from tasks.api.search import Relevance
 from tasks.models import Task
 
 _ONE = f"SELECT t.version, row_to_json(d)::text FROM tasks_task t {members.document(members.ALL)} WHERE t.id = %s"
-
-
-# CASE evaluates no branch that it does not take, so that the people are not looked up either.
-_ONE_UNLESS = f"""SELECT t.version, CASE WHEN NOT ARRAY['*', '"' || t.version || '"'] && %s::text[] THEN
-(SELECT row_to_json(d)::text FROM (VALUES (1)) one {members.document(members.ALL)}) END FROM tasks_task t WHERE t.id = %s"""
+_TEXT = f"SELECT row_to_json(d)::text FROM (VALUES (1)) one {members.document(members.ALL)}"
+_ONE_UNLESS = f"SELECT t.version, {members.unless_known('t', _TEXT)} FROM tasks_task t WHERE t.id = %s"
 
 
 def read(task_id: uuid.UUID, known: list[str] | None = None) -> tuple[int, str | None] | None:
