@@ -103,6 +103,11 @@ def test_members_of_what_is_not_there_or_past(caller):
     assert error["parameter"] == "fields"
 
 
+@pytest.mark.parametrize("query", ["fields=title", "expand=assignee", "version=1"])
+def test_if_none_match_is_checked_where_there_is_no_etag_too(caller, query):
+    assert "If-None-Match" in problem(caller.get(f"{caller.path}?{query}", If_None_Match="*1"), 400)["detail"]
+
+
 def test_a_count_is_made_for_who_prefers_one(caller):
     Task.objects.bulk_create(Task(title=str(number), priority=["low", "high"][number % 2]) for number in range(6))
     for query, number in {"": 7, "priority=high": 3, "status=completed": 0, "label=a&assignee=me": 1,

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from audit.api import filters
 from taskpulse.api_documents import DIRECTORY
 from tasks.api import listing
+from tasks.api.serializers import NOT_BLANK
 from tests.api_client import Api, api, problem
 
 pytestmark = pytest.mark.django_db
@@ -124,3 +125,10 @@ def test_a_page_of_the_documentation_needs_no_other_host(path, shown):
     assert not re.search(r"<style|<script(?! src=)|\son\w+=", page)
     assert "http" not in response["Content-Security-Policy"]
     assert response["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+
+
+def test_the_published_pattern_knows_the_same_blanks_as_the_rule(schema):
+    tell = re.compile(NOT_BLANK)
+    assert [character for character in map(chr, range(0x110000)) if bool(tell.match(character)) != bool(character.strip())] == []
+    for name, member in (("Task", "title"), ("Comment", "body")):
+        assert schema["components"]["schemas"][name]["properties"][member]["pattern"] == NOT_BLANK

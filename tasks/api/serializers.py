@@ -12,6 +12,10 @@ from tasks.around import BODY_LENGTH
 from tasks.labels import COLOUR, DEFAULT_COLOUR, LABEL_DESCRIPTION_LENGTH
 from tasks.models import CATEGORY_LENGTH, DESCRIPTION_LENGTH, LABEL_LENGTH, LABELS, SUMMARY_LENGTH, TITLE_LENGTH, Priority, Status
 
+# A text that `str.strip` leaves something of. Spelt out, since `\s` is another set in each dialect of regular expressions: that of
+# JSON Schema (ECMA-262) lacks U+001C to U+001F and U+0085, and has U+FEFF.
+NOT_BLANK = r"[^\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+
 
 class PersonSerializer(serializers.Serializer):
     id = serializers.RegexField(r"^[0-9]{1,10}$", help_text="A body may give it as a number too.")
@@ -45,7 +49,7 @@ class TaskSerializer(serializers.Serializer):
     priority = serializers.ChoiceField(Priority.choices, required=False, default=Priority.MEDIUM)
     status = serializers.ChoiceField(Status.choices, required=False, default=Status.PENDING)
     summary = serializers.CharField(max_length=SUMMARY_LENGTH, required=False, allow_null=True, allow_blank=True)
-    title = serializers.RegexField(r"\S", max_length=TITLE_LENGTH, help_text="Trimmed.")
+    title = serializers.RegexField(NOT_BLANK, max_length=TITLE_LENGTH, help_text="Trimmed.")
     updated_at = serializers.DateTimeField(read_only=True)
     version = serializers.IntegerField(read_only=True, min_value=1, help_text="1, 2, 3 … without a gap; also the ETag.")
 
@@ -93,7 +97,7 @@ class CommentSerializer(OfTaskSerializer):
     """Published shape; the rule that runs is `tasks.api.validation.comment_body`."""
 
     author = PersonSerializer(read_only=True)
-    body = serializers.RegexField(r"\S", max_length=BODY_LENGTH, trim_whitespace=False, help_text="Kept as written; not blank.")
+    body = serializers.RegexField(NOT_BLANK, max_length=BODY_LENGTH, trim_whitespace=False, help_text="Kept as written; not blank.")
 
 
 class WatcherSerializer(OfTaskSerializer):

@@ -102,7 +102,8 @@ class TaskViewSet(ApiViewSet):
         return json_response(text.encode(), **headers)
 
     def _read_as_asked(self, request, key) -> HttpResponse:
-        """With parameters: the task as it was, or some of its members. Neither has an ETag."""
+        """With parameters: the task as it was, or some of its members. Neither has an ETag: If-None-Match is only checked."""
+        preconditions.known_tags(request)
         if "version" in request.GET or "as_of" in request.GET:
             return self.read_past(request, key)
         errors = filters.unknown(request.GET, _READ_PARAMETERS)
