@@ -43,7 +43,7 @@ def main() -> None:
             tried, seed = 0, 0
             while tried < CASES:
                 seed += 1
-                with_token = attack(service, token, max(10, min(100, CASES // 40)), seed)
+                with_token = attack(service, token, max(10, min(100, CASES // 300)), seed)
                 without = attack(service, None, 10, seed) if seed == 1 else 0
                 tried += with_token + without
                 print(f"seed {seed}: {with_token:,} cases with a token, {without:,} without, no failure", flush=True)
