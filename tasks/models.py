@@ -99,7 +99,8 @@ class Task(AuditedModel):
             models.CheckConstraint(condition=Q(version__gte=1), name="task_version"),
         ]
         # What leads to a page of the API's lists (tasks/api/rows.py), whatever it is filtered and ordered by: `make plans` shows
-        # each list's plan and what it looks at. The console filters by their first columns.
+        # each list's plan and what it looks at. A write pays about 6 µs for each, 60 to 90 for all (ARCHITECTURE.md, "What lists
+        # and search cost a write"). The console filters by their first columns.
         indexes = [
             models.Index(fields=["created_at", "id"], name="task_created"),
             models.Index(fields=["status", "priority", "created_at", "id"], name="task_status_priority_created"),
