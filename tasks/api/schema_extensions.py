@@ -67,8 +67,44 @@ def strict_bodies(result, **_):
     return result
 
 
+_NUMBER = {"type": "integer", "minimum": 0}
+# What `expand` shows instead of a member, or beside the others.
+_EXPANDED = {
+    "labels": {
+        "type": "array",
+        "description": "Names; with `expand=labels` objects.",
+        "items": {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "required": ["colour", "description", "name"],
+                    "properties": {
+                        "colour": {"type": ["string", "null"], "description": "Null for one that nobody described."},
+                        "description": {"type": "string"},
+                        "name": {"type": "string"},
+                    },
+                },
+            ]
+        },
+    },
+    "progress": {
+        "type": "object",
+        "description": "With `expand=progress`: of the subtasks.",
+        "required": ["completed", "total"],
+        "properties": {"completed": _NUMBER, "total": _NUMBER},
+    },
+    "subtasks": {
+        "type": "array",
+        "description": "With `expand=subtasks`: the oldest first.",
+        "items": {"$ref": "#/components/schemas/Task"},
+    },
+}
+
+
 def sparse_answers(result, **_):
-    """A hook of drf-spectacular after its work: where `fields` chooses the members of a document, an answer may have some alone."""
+    """A hook of drf-spectacular after its work: where `fields` chooses the members of a document and `expand` shows some in
+    full, an answer may have them alone, and in that form."""
     schemas = result["components"]["schemas"]
     for operations in result["paths"].values():
         for operation in operations.values():
@@ -79,7 +115,8 @@ def sparse_answers(result, **_):
             whole = holder[key]
             name = whole["$ref"].rpartition("/")[2]
             part = {member: value for member, value in schemas[name].items() if member != "required"}
-            schemas[f"{name}Part"] = part | {"description": "The members that `fields` names."}
+            shown = part["properties"] | _EXPANDED
+            schemas[f"{name}Part"] = part | {"description": "With `fields` or `expand`.", "properties": shown}
             holder[key] = {"anyOf": [whole, {"$ref": f"#/components/schemas/{name}Part"}]}
     return result
 
