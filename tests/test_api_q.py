@@ -77,6 +77,16 @@ def test_filters_and_orderings_hold_too(caller):
     assert b"".join(response.streaming_content).count(b"\n") == 5
 
 
+@pytest.mark.parametrize("ordering", ["", "&ordering=due_at"])
+@pytest.mark.parametrize("written", ["%", "%s", "100 %% %(x)s", "'\\"])
+def test_filters_of_any_text_hold_in_any_order(caller, written, ordering):
+    """Their values stand in the statement, in which a percent sign has a meaning."""
+    task = Task.objects.create(title="half an invoice", category=written, labels=[written])
+    same = f"category={quote(written)}&label={quote(written)}&label_all={quote(written)}"
+    assert found(caller, "invoice", f"&{same}{ordering}") == [task.title]
+    assert titles(caller.get(f"/api/tasks?{same}{ordering}")) == [task.title]
+
+
 def test_only_the_newest_matches_are_found_whatever_the_order(caller, monkeypatch):
     monkeypatch.setattr(search, "MATCHES", 2)
     newest = ["old invoice", "the invoice"]

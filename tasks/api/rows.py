@@ -7,6 +7,7 @@ all that do not. Whatever else is asked is looked at on the way.
 # ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
 
 import itertools
+import re
 from typing import NamedTuple
 
 from psycopg.sql import Literal
@@ -100,8 +101,13 @@ def _conditions(equal: dict[str, list], filters: Filters, leading: str = "") -> 
     return Sql(" AND ".join(texts), values)
 
 
+_MARK = re.compile("%[s%]")
+
+
 def _literally(text: str, values) -> str:
-    return text % tuple(Literal(value).as_string(None).replace("%", "%%") for value in values) if values else text
+    """A condition with literals instead of parameters, its percent signs doubled as in any statement with parameters."""
+    literals = iter([Literal(value).as_string(None).replace("%", "%%") for value in values])
+    return _MARK.sub(lambda mark: next(literals) if mark[0] == "%s" else mark[0], text)
 
 
 class _Stretch:
