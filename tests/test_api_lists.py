@@ -83,6 +83,7 @@ def test_filters(caller, query, expected):
         ("label=a%00b", "label", "1 to 64"),
         (f"label={'x' * 65}", "label", "1 to 64"),
         ("label=" + ",".join(map(str, range(51))), "label", "at most 50"),
+        ("expand=" + ",".join(["labels"] * 51), "expand", "at most 50"),
         ("limit=0", "limit", "1 to 500"),
         ("limit=501", "limit", "1 to 500"),
         ("limit=x", "limit", "1 to 500"),

@@ -46,8 +46,8 @@ class Filters:
 
 def words(query, name: str) -> list[str]:
     """The values of a parameter: separated by commas, one that holds a comma in double quotes (RFC 4180), or the parameter
-    repeated; without repetition. Spaces beside a comma do not count. Raises InvalidQuery for quotes that do not match and for
-    a line break outside of them."""
+    repeated; without repetition. Spaces beside a comma do not count. Raises InvalidQuery for quotes that do not match, for
+    a line break outside of them, and for more than MOST_VALUES values, repetitions among them."""
     try:
         # With a comma after it, since a reader would take a line break at the end for the end of the row.
         lines = [next(csv.reader([f"{given},"], skipinitialspace=True, strict=True))[:-1] for given in query.getlist(name)]
@@ -55,6 +55,8 @@ def words(query, name: str) -> list[str]:
         detail = f"{name}: expected values separated by commas, one that holds a comma or a line break in double quotes."
         raise InvalidQuery([{"parameter": name, "detail": detail}]) from None
     values = [word.strip(" ") for line in lines for word in line]
+    if len(values) > MOST_VALUES:
+        raise InvalidQuery([{"parameter": name, "detail": f"{name}: expected at most {MOST_VALUES} values."}])
     return list(dict.fromkeys(values))
 
 
@@ -126,9 +128,6 @@ def _values(query, name: str, rule, known, errors: list[dict]) -> list:
         written = words(query, name)
     except InvalidQuery as wrong:
         errors += wrong.errors
-        return []
-    if len(written) > MOST_VALUES:
-        errors.append({"parameter": name, "detail": f"{name}: expected at most {MOST_VALUES} values."})
         return []
     values = []
     for value in written:
