@@ -59,7 +59,9 @@ def people(web, program) -> Answers:
 
 
 def assert_the_relay_says_so(relay: WorkerRole, rows: int) -> None:
-    """To who balances, who is on call and who restarts: not ready, how much waits and for how long, and nothing to restart."""
+    """To who balances, who is on call and who restarts: not ready, how much waits and for how long, and nothing to restart.
+    A request to the broker that is under way when it goes has 3 s (REQUEST_TIMEOUT) to fail."""
+    wait_until(lambda: relay.readiness()[0] == 503, 5, "the relay is not ready")
     status, checks = relay.readiness()
     assert (status, checks["kafka"] != "ok", checks["database"]) == (503, True, "ok")
     found = relay.metrics()
