@@ -81,6 +81,7 @@ def when_ready(server):
     gc.collect()
     gc.freeze()
     web_database.limit()
+    web_database.ask_once()
     least_privilege.warn_once()
     responses.install()
     drain.delay_stop(server, settings.WEB_DRAIN_SECONDS)

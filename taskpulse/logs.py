@@ -8,8 +8,10 @@ What is never logged: payloads, titles, tokens, passwords. PostgreSQL's messages
 its own only class, SQLSTATE and names are told (`describe`).
 """
 
+import functools
 import json
 import logging
+import re
 import traceback
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -94,13 +96,20 @@ class TextFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).isoformat(" ", timespec="milliseconds")
         text = f"{moment} {record.levelname:<7} {record.name.removeprefix('taskpulse.')}: {record.getMessage()}"
+        shown = _shown(str(record.msg))
         for name, value in self.fields(record).items():
-            if f"%({name})" not in str(record.msg):
+            if name not in shown:
                 text += f" {name}={','.join(map(str, value)) if isinstance(value, list) else value}"
         text = one_line(text)
         if record.exc_info and record.exc_info[1] is not None:
             text += "\n" + stack(record.exc_info[1])
         return text
+
+
+@functools.lru_cache(256)
+def _shown(message: str) -> frozenset[str]:
+    """The fields that a message shows itself."""
+    return frozenset(re.findall(r"%\((\w+)\)", message))
 
 
 def one_line(text: str) -> str:

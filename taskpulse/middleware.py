@@ -23,10 +23,11 @@ class RequestContextMiddleware:
 
     def __call__(self, request):
         began = perf_counter()
-        request_id = request.headers.get("X-Request-ID", "")
+        meta = request.META  # `request.headers` would copy all of them first
+        request_id = meta.get("HTTP_X_REQUEST_ID", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = str(uuid.uuid4())
-        traceparent = request.headers.get("traceparent", "")
+        traceparent = meta.get("HTTP_TRACEPARENT", "")
         traceparent = traceparent if _TRACEPARENT.fullmatch(traceparent) else None
         span = None
         if tracing.ENABLED and not access.is_quiet(request.path_info):
@@ -36,8 +37,8 @@ class RequestContextMiddleware:
         current = context.Context(
             request_id=request_id,
             traceparent=traceparent,
-            client_ip=request.META.get("REMOTE_ADDR") or None,
-            reason=_reason(request.headers.get("X-Change-Reason", "")),
+            client_ip=meta.get("REMOTE_ADDR") or None,
+            reason=_reason(meta.get("HTTP_X_CHANGE_REASON", "")),
             request=request,
         )
         request.request_id = request_id
@@ -51,6 +52,8 @@ class RequestContextMiddleware:
 
 def _reason(header: str) -> str | None:
     """Header bytes reach WSGI as Latin-1 (PEP 3333); people send UTF-8. Control characters become spaces."""
+    if not header:
+        return None
     try:
         header = header.encode("latin-1").decode("utf-8")
     except UnicodeError:

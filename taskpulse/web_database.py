@@ -8,7 +8,9 @@ import functools
 
 import psycopg
 from django.conf import settings
-from django.db import connections
+from django.core.cache import close_caches
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connections, reset_queries
 from django.db.backends.signals import connection_created
 
 # Seconds that a connection may take (the least that libpq knows), and that PostgreSQL's own limit gets to arrive here.
@@ -32,6 +34,16 @@ def limit() -> None:
         options["options"] = given
     options["connect_timeout"] = min(int(options["connect_timeout"]), CONNECT_SECONDS)
     connection_created.connect(_limit_waits, dispatch_uid="taskpulse.web_database")
+
+
+def ask_once() -> None:
+    """For the web role's process. Django asks of each connection, when a request begins, whether it is still good, and when it
+    ends again: once is enough for connections that are kept (a twentieth of a read). No cache is used, and the statements
+    of a request are kept by TASKPULSE_DEBUG alone."""
+    request_finished.disconnect(close_old_connections)
+    request_finished.disconnect(close_caches)
+    if not settings.DEBUG:
+        request_started.disconnect(reset_queries)
 
 
 def _limit_waits(connection, **_) -> None:

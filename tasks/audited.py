@@ -10,8 +10,11 @@ commit without one.
 # ruff: noqa: S608 (names of tables and columns are the models' own; values are parameters)
 
 from functools import cache
+from uuid import UUID
 
 from django.db import connections, models, transaction
+from django.db.models.base import ModelState
+from django.db.models.signals import post_init, pre_init
 from django.db.models.sql.subqueries import UpdateQuery
 
 from tasks import context, deletion, events, outbox
@@ -114,21 +117,33 @@ def _decided(model) -> frozenset[str]:
     return frozenset(f.attname for f in model._meta.concrete_fields if isinstance(f, DatabaseDecided))
 
 
+# The cached statements are found by the names of columns: a field's own hash and equality are functions of Python.
+
+
+def _names(fields) -> tuple[str, ...]:
+    return tuple([field.attname for field in fields])
+
+
+def _fields(model, names) -> list:
+    return [model._meta.get_field(name) for name in names]
+
+
 @cache
-def _insert_sql(model, using: str, fields: tuple, returning: tuple) -> str:
-    connection = connections[using]
+def _insert_sql(model, using: str, names: tuple[str, ...], returning: tuple[str, ...]) -> str:
+    connection, fields = connections[using], _fields(model, names)
     values = ", ".join(_placeholder(field, connection) for field in fields)
     into = f"{_table(model, connection)} ({_columns(fields, connection)})"
-    return f"INSERT INTO {into} VALUES ({values}) RETURNING {_columns(returning, connection)}"
+    return f"INSERT INTO {into} VALUES ({values}) RETURNING {_columns(_fields(model, returning), connection)}"
 
 
 @cache
-def _update_sql(model, using: str, fields: tuple, returning: tuple) -> str:
+def _update_sql(model, using: str, names: tuple[str, ...], returning: tuple[str, ...]) -> str:
     connection = connections[using]
     name = connection.ops.quote_name
-    values = ", ".join(f"{name(field.column)} = {_placeholder(field, connection)}" for field in fields)
+    values = ", ".join(f"{name(field.column)} = {_placeholder(field, connection)}" for field in _fields(model, names))
     where = f"{name(model._meta.pk.column)} = %s AND {name('version')} = %s"
-    return f"UPDATE {_table(model, connection)} SET {values} WHERE {where} RETURNING {_columns(returning, connection)}"
+    returned = _columns(_fields(model, returning), connection)
+    return f"UPDATE {_table(model, connection)} SET {values} WHERE {where} RETURNING {returned}"
 
 
 def _update_computed(query_set, using: str, changed, read_back) -> tuple | None:
@@ -148,6 +163,20 @@ def _table(model, connection) -> str:
 
 def _columns(fields, connection) -> str:
     return ", ".join(connection.ops.quote_name(field.column) for field in fields)
+
+
+# Types whose values these fields hand to the driver as they are: not asking them is half of what an INSERT's values cost.
+_AS_THEY_ARE = {
+    models.CharField: {str},
+    models.TextField: {str},
+    models.UUIDField: {UUID},
+    models.ForeignKey: {int, UUID},
+    VersionField: {int},
+}
+
+
+def _prepared(field, value, connection):
+    return value if type(value) in _AS_THEY_ARE.get(type(field), ()) else field.get_db_prep_save(value, connection)
 
 
 def _placeholder(field, connection) -> str:
@@ -189,8 +218,22 @@ class AuditedModel(models.Model):
 
     @classmethod
     def from_db(cls, db, field_names, values):
-        instance = super().from_db(db, field_names, values)
-        instance._loaded = dict(zip(field_names, values, strict=False))
+        """As Django's. `__init__` costs as much as the rest of reading a row, and nothing but its signals needs it."""
+        loaded = dict(zip(field_names, values, strict=False))
+        if pre_init.has_listeners(cls) or post_init.has_listeners(cls):
+            instance = super().from_db(db, field_names, values)
+        else:
+            instance = cls.of_values(loaded)
+            instance._state.adding, instance._state.db = False, db
+        instance._loaded = loaded
+        return instance
+
+    @classmethod
+    def of_values(cls, values: dict):
+        """An instance with these values by column attribute; the others are deferred."""
+        instance = cls.__new__(cls)
+        instance._state = ModelState()
+        instance.__dict__.update(values)
         return instance
 
     def remember(self) -> None:
@@ -220,17 +263,19 @@ class AuditedModel(models.Model):
             return deletion.delete([self], using, origin=self, keep_parents=keep_parents)
 
     def _do_insert(self, manager, using, fields, returning_fields, raw):
-        """Django's INSERT with its text made once: composing it costs more than running it."""
-        values = [getattr(self, f.attname) if raw else f.pre_save(self, add=True) for f in fields]
+        """Django's INSERT with its text made once, since composing it costs more than running it, and without the columns
+        that may be null and are."""
+        values = [(f, getattr(self, f.attname) if raw else f.pre_save(self, add=True)) for f in fields]
         with context.captured():
-            if any(hasattr(value, "resolve_expression") for value in values):
+            if any(hasattr(value, "resolve_expression") for _, value in values):
                 return super()._do_insert(manager, using, fields, returning_fields, raw)
-            sql = _insert_sql(type(self), using, tuple(fields), tuple(returning_fields))
-            return [self._returned(using, sql, fields, values)]
+            given = [(f, value) for f, value in values if value is not None or not f.null]
+            sql = _insert_sql(type(self), using, _names(f for f, _ in given), _names(returning_fields))
+            return [self._returned(using, sql, given)]
 
-    def _returned(self, using, sql: str, fields, values, *more) -> tuple | None:
+    def _returned(self, using, sql: str, values, *more) -> tuple | None:
         connection = connections[using]
-        parameters = [f.get_db_prep_save(value, connection) for f, value in zip(fields, values, strict=True)]
+        parameters = [_prepared(f, value, connection) for f, value in values]
         with connection.cursor() as cursor:
             cursor.execute(sql, [*parameters, *more])
             return cursor.fetchone()
@@ -271,8 +316,8 @@ class AuditedModel(models.Model):
             if computed:
                 row = _update_computed(query_set.filter(pk=self.pk, version=loaded["version"]), using, changed, read_back)
             else:
-                sql = _update_sql(type(self), using, tuple(fields), tuple(read_back))
-                row = self._returned(using, sql, fields, values, self.pk, loaded["version"])
+                sql = _update_sql(type(self), using, _names(fields), _names(read_back))
+                row = self._returned(using, sql, zip(fields, values, strict=True), self.pk, loaded["version"])
         if row is None:
             raise StaleObjectError(f"{self.subject_type} {self.pk} has changed since version {self.version} was read")
         for field, value in zip(read_back, row, strict=True):

@@ -1,6 +1,5 @@
 """Capture by signals: `post_save` and `post_delete` of every audited model write the event of the row."""
 
-from django.db.models.base import ModelState
 from django.db.models.signals import post_delete, post_save
 
 from tasks import deletion
@@ -15,16 +14,9 @@ def on_save(sender, instance, created, using, **_):
     if created:
         sender.record([(instance, None, "created")], using)
     elif before is not None and before["version"] != instance.version:
-        sender.record([(instance, _as_it_was(sender, before), "updated")], using)
+        # Without the people that the row has now.
+        sender.record([(instance, sender.of_values(before), "updated")], using)
     instance.remember()
-
-
-def _as_it_was(model, values: dict):
-    """The row before: without what `__init__` would cost, and without the people that the row has now."""
-    row = model.__new__(model)
-    row._state = ModelState()
-    row.__dict__.update(values)
-    return row
 
 
 def on_delete(sender, instance, using, **_):

@@ -27,6 +27,13 @@ def insert(**columns) -> None:
         cursor.execute(f"INSERT INTO tasks_task ({names}) VALUES ({', '.join(['%s'] * len(row))})", list(row.values()))
 
 
+@pytest.mark.parametrize("name", ["description", "priority", "labels"])
+def test_a_null_is_no_default(db, name):
+    """What psql may leave out has a default in the database, and Python's None is not left out."""
+    with pytest.raises(IntegrityError, match="null value"), transaction.atomic():
+        Task(**{"title": "One", name: None}).save()
+
+
 @pytest.mark.parametrize(
     "columns",
     [

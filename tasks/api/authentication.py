@@ -4,13 +4,12 @@ import threading
 from time import monotonic
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.db import Error, connection
 from django.utils.translation import gettext_lazy as _
 from rest_framework import authentication, exceptions
 
 from taskpulse.errors import Problem
-from tasks import context, tokens
+from tasks import context, people, tokens
 
 # One statement: the token, its user, and the names of the user's groups. An expired token is no token.
 _LOOKUP = """
@@ -19,9 +18,6 @@ SELECT t.id, u.id, u.is_superuser, u.username, u.is_staff, u.is_active,
 FROM tasks_apitoken t JOIN auth_user u ON u.id = t.user_id
 WHERE t.digest = %s AND (t.expires_at IS NULL OR t.expires_at > now())
 """
-# In the order of the model, as `from_db` wants them.
-_USER_FIELDS = ["id", "is_superuser", "username", "is_staff", "is_active"]
-
 
 # As many tokens are kept at once; then the thread asks for each anew.
 _KEPT = 256
@@ -88,10 +84,17 @@ class BearerAuthentication(authentication.BaseAuthentication):
             row = _row(tokens.digest(secret))
         if row is None or not row[5]:
             raise InvalidToken
-        user = get_user_model().from_db("default", _USER_FIELDS, row[1:6])
-        user.role_names = frozenset(row[6])
-        context.current().actor = context.Actor.of_user(user, row[0])
-        return user, row[0]
+        token_id, key, is_superuser, username, is_staff, is_active, groups = row
+        user = people.of_values(
+            id=key,
+            is_superuser=is_superuser,
+            username=username,
+            is_staff=is_staff,
+            is_active=is_active,
+            role_names=frozenset(groups),
+        )
+        context.current().actor = context.Actor(str(key), username, "user", token_id)
+        return user, token_id
 
     def authenticate_header(self, request) -> str:
         return 'Bearer realm="taskpulse"'

@@ -6,6 +6,7 @@ import uuid
 from django.contrib.auth import get_user_model
 from django.db import connection
 
+from tasks import people
 from tasks.api import members, rows
 from tasks.api.listing import Listing
 from tasks.api.members import PEOPLE, Members
@@ -99,12 +100,12 @@ def lock_all(keys) -> tuple[dict[uuid.UUID, Task], set[uuid.UUID]]:
 
 def active_people(keys) -> dict[int, object]:
     """The active people of `keys` by id; one statement."""
-    people = get_user_model().objects.filter(pk__in=keys, is_active=True).values_list("pk", "username")
-    return {key: person(key, username) for key, username in people}
+    found = get_user_model().objects.filter(pk__in=keys, is_active=True).values_list("pk", "username")
+    return {key: person(key, username) for key, username in found}
 
 
 def person(key: int, username: str):
-    return get_user_model().from_db("default", ["id", "username"], [key, username])
+    return people.of_values(id=key, username=username)
 
 
 _REFERENCES = """SELECT (SELECT username FROM auth_user WHERE id = %s AND is_active),
