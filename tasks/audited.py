@@ -7,17 +7,13 @@ captured by signals (`tasks/capture.py`), the bulk methods here, and whatever pa
 commit without one.
 """
 
-# ruff: noqa: S608 (names of tables and columns are the models' own; values are parameters)
-
 from functools import cache
-from uuid import UUID
 
-from django.db import connections, models, transaction
+from django.db import models, transaction
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
-from django.db.models.sql.subqueries import UpdateQuery
 
-from tasks import context, deletion, events, outbox
+from tasks import context, deletion, events, outbox, statements
 
 # PostgreSQL takes this many parameters a statement at most.
 _PARAMETERS = 65_535
@@ -117,73 +113,6 @@ def _decided(model) -> frozenset[str]:
     return frozenset(f.attname for f in model._meta.concrete_fields if isinstance(f, DatabaseDecided))
 
 
-# The cached statements are found by the names of columns: a field's own hash and equality are functions of Python.
-
-
-def _names(fields) -> tuple[str, ...]:
-    return tuple([field.attname for field in fields])
-
-
-def _fields(model, names) -> list:
-    return [model._meta.get_field(name) for name in names]
-
-
-@cache
-def _insert_sql(model, using: str, names: tuple[str, ...], returning: tuple[str, ...]) -> str:
-    connection, fields = connections[using], _fields(model, names)
-    values = ", ".join(_placeholder(field, connection) for field in fields)
-    into = f"{_table(model, connection)} ({_columns(fields, connection)})"
-    return f"INSERT INTO {into} VALUES ({values}) RETURNING {_columns(_fields(model, returning), connection)}"
-
-
-@cache
-def _update_sql(model, using: str, names: tuple[str, ...], returning: tuple[str, ...]) -> str:
-    connection = connections[using]
-    name = connection.ops.quote_name
-    values = ", ".join(f"{name(field.column)} = {_placeholder(field, connection)}" for field in _fields(model, names))
-    where = f"{name(model._meta.pk.column)} = %s AND {name('version')} = %s"
-    returned = _columns(_fields(model, returning), connection)
-    return f"UPDATE {_table(model, connection)} SET {values} WHERE {where} RETURNING {returned}"
-
-
-def _update_computed(query_set, using: str, changed, read_back) -> tuple | None:
-    """An UPDATE some of whose values PostgreSQL computes."""
-    query = query_set.query.chain(UpdateQuery)
-    query.add_update_fields(changed)
-    sql, parameters = query.get_compiler(using).as_sql()
-    connection = connections[using]
-    with connection.cursor() as cursor:
-        cursor.execute(f"{sql} RETURNING {_columns(read_back, connection)}", parameters)
-        return cursor.fetchone()
-
-
-def _table(model, connection) -> str:
-    return connection.ops.quote_name(model._meta.db_table)
-
-
-def _columns(fields, connection) -> str:
-    return ", ".join(connection.ops.quote_name(field.column) for field in fields)
-
-
-# Types whose values these fields hand to the driver as they are: not asking them is half of what an INSERT's values cost.
-_AS_THEY_ARE = {
-    models.CharField: {str},
-    models.TextField: {str},
-    models.UUIDField: {UUID},
-    models.ForeignKey: {int, UUID},
-    VersionField: {int},
-}
-
-
-def _prepared(field, value, connection):
-    return value if type(value) in _AS_THEY_ARE.get(type(field), ()) else field.get_db_prep_save(value, connection)
-
-
-def _placeholder(field, connection) -> str:
-    """`%s`, with the cast that some fields ask for (an empty array has no type of its own)."""
-    return field.get_placeholder(None, None, connection) if hasattr(field, "get_placeholder") else "%s"
-
-
 class AuditedManager(models.Manager.from_queryset(AuditedQuerySet)):
     pass
 
@@ -270,15 +199,7 @@ class AuditedModel(models.Model):
             if any(hasattr(value, "resolve_expression") for _, value in values):
                 return super()._do_insert(manager, using, fields, returning_fields, raw)
             given = [(f, value) for f, value in values if value is not None or not f.null]
-            sql = _insert_sql(type(self), using, _names(f for f, _ in given), _names(returning_fields))
-            return [self._returned(using, sql, given)]
-
-    def _returned(self, using, sql: str, values, *more) -> tuple | None:
-        connection = connections[using]
-        parameters = [_prepared(f, value, connection) for f, value in values]
-        with connection.cursor() as cursor:
-            cursor.execute(sql, [*parameters, *more])
-            return cursor.fetchone()
+            return [statements.insert(type(self), using, given, returning_fields)]
 
     def _do_update(self, base_qs, using, pk_val, values, update_fields, forced_update):
         """Writes the columns that changed, if the row is still at the version that was read, and reads back what
@@ -308,16 +229,15 @@ class AuditedModel(models.Model):
         return True
 
     def _update_returning(self, query_set, using, loaded, changed, decided) -> None:
-        fields = [field for field, _, _ in changed]
-        values = [value for _, _, value in changed]
-        computed = {f.attname for f, value in zip(fields, values, strict=True) if hasattr(value, "resolve_expression")}
+        values = [(field, value) for field, _, value in changed]
+        computed = {field.attname for field, value in values if hasattr(value, "resolve_expression")}
         read_back = [f for f in self._meta.concrete_fields if f.attname in decided | computed]
         with context.captured():
             if computed:
-                row = _update_computed(query_set.filter(pk=self.pk, version=loaded["version"]), using, changed, read_back)
+                found = query_set.filter(pk=self.pk, version=loaded["version"])
+                row = statements.update_computed(found, using, changed, read_back)
             else:
-                sql = _update_sql(type(self), using, _names(fields), _names(read_back))
-                row = self._returned(using, sql, zip(fields, values, strict=True), self.pk, loaded["version"])
+                row = statements.update(type(self), using, values, read_back, self.pk, loaded["version"])
         if row is None:
             raise StaleObjectError(f"{self.subject_type} {self.pk} has changed since version {self.version} was read")
         for field, value in zip(read_back, row, strict=True):

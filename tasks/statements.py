@@ -1,0 +1,92 @@
+"""INSERT and UPDATE of one audited row, whose text is made once: composing it costs more than running it."""
+
+# ruff: noqa: S608 (names of tables and columns are the models' own; values are parameters)
+
+from functools import cache
+from uuid import UUID
+
+from django.db import connections, models
+from django.db.models.sql.subqueries import UpdateQuery
+
+# Types whose values these fields hand to the driver as they are: not asking them is half of what an INSERT's values cost.
+_AS_THEY_ARE = {
+    models.CharField: {str},
+    models.TextField: {str},
+    models.UUIDField: {UUID},
+    models.ForeignKey: {int, UUID},
+}
+
+
+def insert(model, using: str, values: list[tuple], returning) -> tuple:
+    """The fields of `returning` after the INSERT of (field, value)s."""
+    names = _names(field for field, _ in values)
+    return _run(using, _insert_sql(model, using, names, _names(returning)), values)
+
+
+def update(model, using: str, values: list[tuple], returning, key, version: int) -> tuple | None:
+    """The same of an UPDATE of the row `key`; None if it is not at `version`."""
+    names = _names(field for field, _ in values)
+    return _run(using, _update_sql(model, using, names, _names(returning)), values, key, version)
+
+
+def update_computed(query_set, using: str, changed, returning) -> tuple | None:
+    """An UPDATE some of whose values PostgreSQL computes, of (field, None, value)s; None if no row was there."""
+    query = query_set.query.chain(UpdateQuery)
+    query.add_update_fields(changed)
+    sql, parameters = query.get_compiler(using).as_sql()
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{sql} RETURNING {_columns(returning, connection)}", parameters)
+        return cursor.fetchone()
+
+
+def _run(using: str, sql: str, values, *more) -> tuple | None:
+    connection = connections[using]
+    parameters = [_prepared(field, value, connection) for field, value in values]
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*parameters, *more])
+        return cursor.fetchone()
+
+
+def _prepared(field, value, connection):
+    return value if type(value) in _AS_THEY_ARE.get(type(field), ()) else field.get_db_prep_save(value, connection)
+
+
+# The statements are found by the names of columns: a field's own hash and equality are functions of Python.
+def _names(fields) -> tuple[str, ...]:
+    return tuple([field.attname for field in fields])
+
+
+def _fields(model, names) -> list:
+    return [model._meta.get_field(name) for name in names]
+
+
+@cache
+def _insert_sql(model, using: str, names: tuple[str, ...], returning: tuple[str, ...]) -> str:
+    connection, fields = connections[using], _fields(model, names)
+    values = ", ".join(_placeholder(field, connection) for field in fields)
+    into = f"{_table(model, connection)} ({_columns(fields, connection)})"
+    return f"INSERT INTO {into} VALUES ({values}) RETURNING {_columns(_fields(model, returning), connection)}"
+
+
+@cache
+def _update_sql(model, using: str, names: tuple[str, ...], returning: tuple[str, ...]) -> str:
+    connection = connections[using]
+    name = connection.ops.quote_name
+    values = ", ".join(f"{name(field.column)} = {_placeholder(field, connection)}" for field in _fields(model, names))
+    where = f"{name(model._meta.pk.column)} = %s AND {name('version')} = %s"
+    returned = _columns(_fields(model, returning), connection)
+    return f"UPDATE {_table(model, connection)} SET {values} WHERE {where} RETURNING {returned}"
+
+
+def _table(model, connection) -> str:
+    return connection.ops.quote_name(model._meta.db_table)
+
+
+def _columns(fields, connection) -> str:
+    return ", ".join(connection.ops.quote_name(field.column) for field in fields)
+
+
+def _placeholder(field, connection) -> str:
+    """`%s`, with the cast that some fields ask for (an empty array has no type of its own)."""
+    return field.get_placeholder(None, None, connection) if hasattr(field, "get_placeholder") else "%s"
