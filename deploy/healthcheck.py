@@ -28,12 +28,6 @@ def role(words: list[str]) -> str | None:
     return next((WORDS[word] for word in words if word in WORDS), None)
 
 
-def host(allowed: str) -> str:
-    """A name under which the web role answers, out of ALLOWED_HOSTS: it refuses others, here as anywhere."""
-    first = allowed.split(",")[0].strip().removeprefix(".")
-    return first if first and first != "*" else "localhost"
-
-
 def address(kind: str, variables) -> str:
     """Where the role listens; a worker may be told one address of several."""
     told = variables.get("TASKPULSE_WORKER_ADDRESS", "") if kind == "worker" else ""
@@ -48,7 +42,7 @@ def wrong(kind: str, variables=os.environ) -> str | None:
         port = default
     connection = http.client.HTTPConnection(address(kind, variables), int(port), timeout=PATIENCE)
     try:
-        connection.request("GET", "/healthz", headers={"Host": host(variables.get("ALLOWED_HOSTS", ""))})
+        connection.request("GET", "/healthz")
         response = connection.getresponse()
         body = response.read(1000).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:

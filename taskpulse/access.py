@@ -12,7 +12,7 @@ from django.conf import settings
 from prometheus_client import Counter, Histogram
 from rest_framework.schemas.generators import EndpointEnumerator
 
-from taskpulse import tracing
+from taskpulse import health, tracing
 from tasks.context import Context
 
 logger = logging.getLogger("taskpulse.access")
@@ -29,8 +29,6 @@ DURATION = Histogram(
 # RFC 9110 §9.1 and RFC 5789.
 _METHODS = {name: name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")}
 _OTHER, _UNMATCHED, _STATIC = "OTHER", "unmatched", f"{settings.STATIC_URL}{{path}}"
-# Asked for every few seconds by machines; with static files, many for each page: their lines are for debugging.
-_QUIET = ("/healthz", "/health", "/readyz", "/ready", "/metrics")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _LINE = "%(method)s %(route)s %(status)d in %(duration_ms).1f ms"
 
@@ -58,8 +56,9 @@ def route_of(request) -> str:
 
 
 def is_quiet(path: str) -> bool:
-    """Whether a request is one of the many that nobody asks about: a probe, a scrape, a static file."""
-    return path.rstrip("/") in _QUIET or path.startswith(settings.STATIC_URL)
+    """Whether a request is one of the many that nobody asks about: a probe, a scrape, a static file. Their lines are for
+    debugging."""
+    return health.is_probe(path) or path.startswith(settings.STATIC_URL)
 
 
 def ended(request, status: int, current: Context, seconds: float, span=None) -> None:

@@ -7,12 +7,20 @@ import orjson
 from django.db import Error, connection
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpResponse
+from django.urls import resolve
 
 from taskpulse import drain, exposition
 from taskpulse.http_methods import read_only
 from taskpulse.metrics import UNAPPLIED
 
 log = logging.getLogger("taskpulse.health")
+
+_PROBES = frozenset({"/healthz", "/health", "/readyz", "/ready", "/metrics"})
+
+
+def is_probe(path: str) -> bool:
+    """Whether a machine asks how this process is, or what it counted."""
+    return path.removesuffix("/") in _PROBES
 
 
 def answer(checks: dict[str, str | None], notes: dict[str, str] | None = None) -> tuple[int, str, bytes]:
@@ -91,3 +99,20 @@ def metrics(request) -> HttpResponse:
     """What all processes of the web role counted, in Prometheus' text format, and how the database looks from here."""
     page = exposition.page(database_checks())
     return HttpResponse(page, content_type=exposition.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+
+
+class ProbesMiddleware:
+    """Answers probes and metrics under whatever name they are asked for: an orchestrator, a load balancer and Prometheus send
+    the process's address as `Host`, which ALLOWED_HOSTS does not hold. No answer is made of that name.
+
+    It stands before whatever asks for the host (CommonMiddleware does), and spares the probes what is for browsers.
+    """
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        if not is_probe(request.path_info):
+            return self.get_response(request)
+        request.resolver_match = match = resolve(request.path_info)
+        return match.func(request)

@@ -69,6 +69,7 @@ PROGRAM_MIDDLEWARE = [
 MIDDLEWARE = [
     *PROGRAM_MIDDLEWARE,
     "taskpulse.http_methods.OptionsMiddleware",
+    "taskpulse.health.ProbesMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -27,6 +27,19 @@ def test_readiness_asks_the_database_once(path):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/ready", "/readyz/", "/metrics"])
+def test_a_probe_is_answered_under_the_name_that_a_machine_uses(path, settings):
+    """kubelet, load balancers and Prometheus send the address that they reach, which ALLOWED_HOSTS does not name."""
+    settings.ALLOWED_HOSTS = ["tasks.example.org"]
+    by_address = Client(headers={"host": "10.1.2.3:8000"})
+    assert by_address.get(path).status_code == 200
+    assert by_address.head(path).status_code == 200
+    assert by_address.post(path).status_code == 405
+    for elsewhere in ("/api/tasks", "/admin/", f"{path}/x"):
+        assert by_address.get(elsewhere).status_code == 400
+
+
+@pytest.mark.django_db
 def test_a_migration_that_is_missing_is_named():
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM django_migrations WHERE app = 'tasks' AND name = '0002_capture'")

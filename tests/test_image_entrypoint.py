@@ -89,14 +89,6 @@ def test_the_health_check_knows_each_role_that_serves():
     assert kinds == {"web": "web", "relay": "worker", "consumer": "worker", "migrate": None}
 
 
-@pytest.mark.parametrize(
-    ("allowed", "expected"),
-    [("", "localhost"), ("*", "localhost"), ("tasks.example.org,b", "tasks.example.org"), (".example.org", "example.org")],
-)
-def test_the_health_check_asks_under_an_allowed_name(allowed, expected):
-    assert healthcheck["host"](allowed) == expected
-
-
 @pytest.fixture
 def role_that_answers():
     """Starts a server that answers /healthz with a status; gives its port."""
