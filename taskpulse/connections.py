@@ -16,8 +16,8 @@ from gunicorn.workers.gthread import ThreadWorker
 from taskpulse.admission import Arrived, give_up, look, wake_at
 
 # Seconds: for a request to arrive as far as `look` waits for it, from the connection's begin or its first byte; for a client
-# to close after our last answer; between two looks at the time.
-ARRIVAL_SECONDS, CLOSE_SECONDS, TICK = 5.0, 2.0, 0.5
+# to take an answer that waits at no thread's expense, and to close after our last one; between two looks at the time.
+ARRIVAL_SECONDS, DELIVERY_SECONDS, CLOSE_SECONDS, TICK = 5.0, 2.0, 2.0, 0.5
 
 
 class Line:
@@ -47,13 +47,26 @@ class Line:
         return iter(self._connections)
 
 
+class Unsent:
+    """Stands for a connection's socket while a thread answers: keeps what is sent, so that the thread waits for no client."""
+
+    def __init__(self, connection: socket.socket):
+        self.connection, self.answer = connection, bytearray()
+
+    def sendall(self, data) -> None:
+        self.answer += data
+
+    def __getattr__(self, name: str):
+        return getattr(self.connection, name)
+
+
 class ConnectionKeeper(ThreadWorker):
-    """Waits for requests to arrive and hands each connection over to `admit`, closes without blocking, and makes room for
-    a new connection where there are too many. All of it runs in the main thread."""
+    """Waits for requests to arrive and hands each connection over to `admit`, sends and closes without blocking, and makes
+    room for a new connection where there are too many. All of it runs in the main thread."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.keepalived_conns, self.pending_conns, self._closing = Line(), Line(), Line()
+        self.keepalived_conns, self.pending_conns, self._delivering, self._closing = Line(), Line(), Line(), Line()
         self._next_tick = 0.0
 
     def admit(self, conn, arrived: Arrived) -> None:
@@ -80,7 +93,10 @@ class ConnectionKeeper(ThreadWorker):
             self.admit(conn, arrived)
 
     def finish_request(self, conn, fs):
-        if fs.cancelled() or fs.exception() is not None or not fs.result():
+        self._answered(conn, not fs.cancelled() and fs.exception() is None and bool(fs.result()))
+
+    def _answered(self, conn, kept: bool) -> None:
+        if not kept:
             self.close(conn)
         elif has_read_ahead(conn):
             self.enqueue_req(conn)
@@ -95,6 +111,32 @@ class ConnectionKeeper(ThreadWorker):
             conn.timeout = min(conn.timeout, time.monotonic() + CLOSE_SECONDS)
         self.keepalived_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+
+    def deliver(self, conn, answer: bytearray, kept: bool) -> None:
+        """Sends as the client takes it, for DELIVERY_SECONDS at most."""
+        conn.sock.setblocking(False)
+        if self._send(conn, answer):
+            self._answered(conn, kept)
+            return
+        conn.timeout = time.monotonic() + DELIVERY_SECONDS
+        self._delivering.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_WRITE, partial(self._on_delivering_socket_writable, conn, answer, kept))
+
+    def _on_delivering_socket_writable(self, conn, answer: bytearray, kept: bool, client):
+        if self._send(conn, answer):
+            self._delivering.remove(conn)
+            self.poller.unregister(client)
+            self._answered(conn, kept)
+
+    def _send(self, conn, answer: bytearray) -> bool:
+        """Whether nothing is left to be sent. What fails is found by the close that follows."""
+        try:
+            del answer[: conn.sock.send(answer)]
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return not answer
 
     def _await(self, conn, wanted: int) -> None:
         conn.sock.setblocking(False)
@@ -154,7 +196,7 @@ class ConnectionKeeper(ThreadWorker):
 
     def _make_room(self) -> None:
         """For a new connection, which may be a probe: the longest without a request goes."""
-        line = next((line for line in (self._closing, self.pending_conns, self.keepalived_conns) if line), None)
+        line = next((line for line in (self._closing, self._delivering, self.pending_conns, self.keepalived_conns) if line), None)
         if line is not None:
             conn = line.popleft()
             self.poller.unregister(conn.sock)
@@ -169,10 +211,11 @@ class ConnectionKeeper(ThreadWorker):
 
     def tick(self, now: float) -> None:
         """Every half a second, or a second when nothing happens."""
-        while self._closing and self._closing[0].timeout <= now:
-            conn = self._closing.popleft()
-            self.poller.unregister(conn.sock)
-            self._forget(conn)
+        for line in (self._delivering, self._closing):
+            while line and line[0].timeout <= now:
+                conn = line.popleft()
+                self.poller.unregister(conn.sock)
+                self._forget(conn)
 
 
 def has_read_ahead(conn) -> bool:

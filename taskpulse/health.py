@@ -115,4 +115,6 @@ class ProbesMiddleware:
         if not is_probe(request.path_info):
             return self.get_response(request)
         request.resolver_match = match = resolve(request.path_info)
-        return match.func(request)
+        response = match.func(request)
+        response.headers["Content-Length"] = str(len(response.content))
+        return response

@@ -13,7 +13,7 @@ from django.conf import settings
 
 from taskpulse import drain
 from taskpulse.admission import Arrived, look, refuse
-from taskpulse.connections import ConnectionKeeper, has_read_ahead
+from taskpulse.connections import ConnectionKeeper, Unsent, has_read_ahead
 from taskpulse.metrics import WEB_REFUSED
 
 # How long a thread waits for the next request of the connection that it just answered, in milliseconds. Longer than a busy
@@ -32,8 +32,8 @@ class LingeringWorker(ConnectionKeeper):
     request: two hand-overs, which cost as much as reading the request.
 
     A request is refused with 503 when those before it would make it wait longer than TASKPULSE_WEB_QUEUE_MS; probes and metrics
-    have two threads of their own. What a thread has served for TASKPULSE_WEB_BODY_SECONDS gets no more input, and after
-    TASKPULSE_WEB_REQUEST_SECONDS its connection is closed.
+    have two threads of their own, which wait for no client. What a thread has served for TASKPULSE_WEB_BODY_SECONDS gets no
+    more input, and after TASKPULSE_WEB_REQUEST_SECONDS its connection is closed.
     """
 
     def __init__(self, *args, **kwargs):
@@ -68,22 +68,28 @@ class LingeringWorker(ConnectionKeeper):
             if not readable.poll(_LINGER) or look(conn.sock)[0] is not Arrived.REQUEST:
                 return kept
 
-    def handle_probe(self, conn):
-        return super().handle(conn)
+    def handle_probe(self, conn) -> tuple[bytearray, bool]:
+        """The answer, for the main thread to send, and whether the connection is kept."""
+        conn.sock = unsent = Unsent(conn.sock)
+        try:
+            kept = super().handle(conn)
+        finally:
+            conn.sock = unsent.connection
+        return unsent.answer, kept is True
 
     def admit(self, conn, arrived: Arrived) -> None:
         if arrived is Arrived.LIVENESS:
-            self._submit(self._liveness, self.handle_probe, conn)
+            self._submit(self._liveness, self.handle_probe, conn, self.finish_probe)
         elif arrived is Arrived.PROBE:
-            self._submit(self._readiness, self.handle_probe, conn)
+            self._submit(self._readiness, self.handle_probe, conn, self.finish_probe)
         elif self._is_overloaded(time.monotonic()):
             self._refuse(conn)
         else:
-            self._waiting.append((self._submit(self.tpool, self.handle, conn), time.monotonic()))
+            self._waiting.append((self._submit(self.tpool, self.handle, conn, self.finish_request), time.monotonic()))
 
-    def _submit(self, pool: ThreadPoolExecutor, function, conn) -> Future:
+    def _submit(self, pool: ThreadPoolExecutor, function, conn, finish) -> Future:
         future = pool.submit(function, conn)
-        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+        future.add_done_callback(lambda done: self.method_queue.defer(finish, conn, done))
         return future
 
     def _is_overloaded(self, now: float) -> bool:
@@ -117,6 +123,12 @@ class LingeringWorker(ConnectionKeeper):
             self._refuse(conn)
         else:
             super().finish_request(conn, fs)
+
+    def finish_probe(self, conn, fs):
+        if fs.exception() is None:
+            self.deliver(conn, *fs.result())
+        else:
+            self.close(conn)
 
     def wait_for_and_dispatch_events(self, timeout):
         super().wait_for_and_dispatch_events(timeout)

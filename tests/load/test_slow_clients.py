@@ -1,5 +1,6 @@
 """Clients that are slow, silent or rude: none of them holds a thread of the web role for long, and each gets its answer."""
 
+import re
 import socket
 import time
 
@@ -60,6 +61,37 @@ def test_who_does_not_read_the_answer_holds_a_thread_for_a_while_only(web, membe
         pages.append(connection)
     time.sleep(4.5)  # TASKPULSE_WEB_REQUEST_SECONDS and more
     assert seconds_of_a_read(web, member) < 2
+
+
+def connect_without_reading(web) -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    connection.settimeout(0.3)
+    connection.connect(("127.0.0.1", web.port))
+    return connection
+
+
+def test_who_does_not_read_the_answers_of_probes_holds_none(web):
+    """Liveness has one thread, readiness and metrics have another: one client that stalls it would be enough."""
+    unread = connect_without_reading(web)
+    closed = False
+    for _ in range(2_000):
+        try:
+            unread.sendall(request("GET", "/metrics", {}))
+        except ConnectionError:  # two seconds after the buffers between were full
+            closed = True
+            break
+        assert [web.status(path, timeout=2) for path in ("/readyz", "/healthz")] == [200, 200]
+    assert closed
+    assert "Traceback" not in web.log
+
+
+def test_an_answer_of_a_probe_that_is_read_slowly_comes_whole(web):
+    connection = connect_without_reading(web)
+    connection.sendall(request("GET", "/metrics", {"Connection": "close"}))
+    time.sleep(1)
+    found = everything(connection)
+    assert int(re.search(rb"Content-Length: (\d+)", found)[1]) == len(found.partition(b"\r\n\r\n")[2])
 
 
 def test_who_does_not_close_keeps_nobody_waiting(web, member):
