@@ -9,6 +9,7 @@ import orjson
 from confluent_kafka import Message
 from django.db import connection
 
+from audit.models import DeadLetter
 from taskpulse.metrics import DEAD_LETTERS
 
 logger = logging.getLogger("taskpulse.recorder")
@@ -24,6 +25,12 @@ class Refused:
     message: Message
     reason: str
     detail: str
+
+
+def begin_counting() -> None:
+    """Shows a 0 for each reason: the first dead letter would else be no increase to Prometheus, which sees none from nothing."""
+    for reason in DeadLetter.Reason.values:
+        DEAD_LETTERS.labels(reason)
 
 
 _INSERT = """

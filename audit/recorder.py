@@ -50,6 +50,7 @@ class Received:
 class Recorder:
     def __init__(self):
         self.group = settings.KAFKA_AUDIT_GROUP
+        dead_letters.begin_counting()
 
     def is_transient(self, error: Exception) -> bool:
         if isinstance(error, InternalError):

@@ -6,13 +6,16 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-import audit.recorder  # noqa: F401 (its metrics)
+import audit.recorder
 import taskpulse.access  # noqa: F401 (its metrics)
+from audit.models import DeadLetter
+from taskpulse.metrics import DEAD_LETTERS
 from tests.promtool import PROMTOOL, promtool
 from tests.running_up import ROOT
 
 MONITORING = ROOT / "deploy/monitoring"
 RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
+TESTS = yaml.safe_load((MONITORING / "alerts_test.yml").read_text())
 # Prometheus' own.
 FOREIGN = {"up"}
 
@@ -33,6 +36,18 @@ def test_an_alert_asks_for_metrics_that_exist_and_is_explained_and_tried(rule):
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert f"| `{rule['alert']}` |" in (ROOT / "deploy/README.md").read_text(), "what it means and what to do"
     assert f'alertname="{rule["alert"]}"' in (MONITORING / "alerts_test.yml").read_text(), "a fault that fires it"
+
+
+def test_the_first_dead_letter_is_an_increase():
+    """A consumer shows a 0 for each reason before there is any, and that is what the alert is tried with."""
+    DEAD_LETTERS.clear()
+    audit.recorder.Recorder()
+    (family,) = DEAD_LETTERS.collect()
+    shown = {sample.labels["reason"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
+    assert shown == dict.fromkeys(DeadLetter.Reason.values, 0)
+    (tried,) = (test["input_series"] for test in TESTS["tests"] if test["name"] == "a forged message")
+    begun = {re.search('reason="(.+)"', series["series"])[1]: series["values"][:2] for series in tried}
+    assert begun == dict.fromkeys(shown, "0x")
 
 
 @pytest.mark.skipif(not PROMTOOL, reason="PROMTOOL names no promtool")
