@@ -10,7 +10,7 @@ import audit.recorder
 import taskpulse.access  # noqa: F401 (its metrics)
 from audit.models import DeadLetter
 from taskpulse.metrics import DEAD_LETTERS
-from tests.promtool import PROMTOOL, promtool
+from tests.promtool import PROMTOOL, knows_dns, promtool
 from tests.running_up import ROOT
 
 MONITORING = ROOT / "deploy/monitoring"
@@ -50,8 +50,22 @@ def test_the_first_dead_letter_is_an_increase():
     assert begun == dict.fromkeys(shown, "0x")
 
 
+def test_each_process_of_a_service_is_scraped_by_itself():
+    """Of a name with two addresses a static target reaches one or the other."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    ports = {"web": 8000, "relay": 9464, "consumer": 9464}
+    jobs = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
+    assert {job["job_name"].removeprefix("taskpulse-") for job in jobs} == ports.keys() <= services.keys()
+    for job in jobs:
+        assert job.keys() == {"job_name", "dns_sd_configs"}
+        (names,) = job["dns_sd_configs"]
+        (name,) = names["names"]
+        assert (f"taskpulse-{name}", names["type"], names["port"]) == (job["job_name"], "A", ports[name])
+
+
 @pytest.mark.skipif(not PROMTOOL, reason="PROMTOOL names no promtool")
 def test_prometheus_reads_it_and_each_fault_fires_its_own_alert_alone():
     promtool("check", "rules", "--lint=all", "deploy/monitoring/alerts.yml")
-    promtool("check", "config", "deploy/monitoring/prometheus.yml")
+    if knows_dns():
+        promtool("check", "config", "deploy/monitoring/prometheus.yml")
     promtool("test", "rules", "deploy/monitoring/alerts_test.yml")
