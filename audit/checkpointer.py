@@ -86,8 +86,7 @@ class Checkpointer:
         self.pause = POLL
         try:
             if not self._lock.acquire():
-                self._forget()
-                self.pause = STANDBY_POLL
+                self._stand_by()
                 return False
             more = self._work()
         except _DATABASE_FAULTS as error:
@@ -110,6 +109,14 @@ class Checkpointer:
             return False
         self._database_outage.over()
         return more
+
+    def _stand_by(self) -> None:
+        """Another one signs, and tells how that goes: what this one told is out of date."""
+        self._forget()
+        self._said = None
+        self.pause = STANDBY_POLL
+        metrics.CHECKPOINT_REFUSED.replace({})
+        metrics.CHECKPOINT_SIZE.replace({})
 
     def _refuse(self, reason: str, text: str) -> None:
         self._forget()
@@ -160,6 +167,9 @@ class Checkpointer:
                 )
         self._writer = TileWriter(head.log)
         self.newest = self._last and (head.log, self._last.size)
+        for checkpoint, state in ((self._last, "signed"), (outside, "published")):
+            if checkpoint is not None:
+                metrics.CHECKPOINT_SIZE.set(head.log + checkpoint.size - 1, state)
 
     def _use_keys_of(self, head: Head) -> None:
         key, *previous = (key_for(given, head.origin) for given in self._given)

@@ -57,7 +57,9 @@ class Cosigner:
     def step(self) -> bool:
         self.pause = POLL
         newest = self._newest()
-        if newest is None or newest == self._seen:
+        if newest is None:
+            self._stand_by()
+        if newest in (None, self._seen):
             return False
         try:
             self._cosign(*newest)
@@ -75,6 +77,8 @@ class Cosigner:
     def _cosign(self, log: int, size: int) -> None:
         if self._seen is None or self._seen[0] != log:
             self._seen = log, checkpoint_store.cosigned(log, self._witness.key.name)
+            if self._seen[1]:
+                metrics.WITNESS_SIZE.set(log + self._seen[1] - 1, self._witness.key.name)
         stored, old = checkpoint_store.one(log, size), self._seen[1]
         if stored is None or old >= size:
             return
@@ -114,6 +118,12 @@ class Cosigner:
         self._seen, self._said = (log, stored.size), None
         metrics.WITNESS_SIZE.set(log + stored.size - 1, key.name)
         metrics.WITNESS_REFUSED.set(0, key.name)
+
+    def _stand_by(self) -> None:
+        """What this process told of the witness is out of date; what that has cosigned is asked anew."""
+        self._seen = None
+        metrics.WITNESS_SIZE.forget(self._witness.key.name)
+        metrics.WITNESS_REFUSED.forget(self._witness.key.name)
 
     def _refuse(self, error: Refused) -> None:
         """Said once; what it has cosigned is asked anew the next time."""

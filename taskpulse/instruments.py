@@ -31,6 +31,11 @@ class Reading(Collector):
             raise ValueError(f"{self._name}: expected values for the labels {self._labels}")
         self._values = values
 
+    def forget(self, *labels: str) -> None:
+        """Shows no value for these labels: this process does not know it any more."""
+        with self._lock:
+            self.replace({known: value for known, value in self._values.items() if known != labels})
+
     def value(self, *labels: str) -> float | None:
         return self._values.get(labels)
 

@@ -5,6 +5,7 @@ broker, each for PATIENCE seconds at most: a probe has an answer although neithe
 """
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from confluent_kafka import KafkaException
@@ -45,8 +46,8 @@ class Worker(Protocol):
 
 
 class WorkerHealth:
-    def __init__(self, worker: Worker, stop: Stop):
-        self._worker, self._stop = worker, stop
+    def __init__(self, worker: Worker, stop: Stop, notes: Callable[[], dict[str, str]] = dict):
+        self._worker, self._stop, self._other_notes = worker, stop, notes
         self._database = OnDemand("look at the database", _read_database)
         self._broker = OnDemand("look at the broker", Observer(settings.KAFKA_TOPIC, settings.KAFKA_AUDIT_GROUP).observe)
         self._progress = Progress()
@@ -68,7 +69,7 @@ class WorkerHealth:
         if figures is not None and self._worker.role == "relay":
             checks["outbox"] = _growing(figures)
         checks[self._worker.role] = self._worker.stuck() or self._busy() or self._no_progress(observation)
-        notes = self._worker.notes()
+        notes = self._worker.notes() | self._other_notes()
         if figures is not None and figures.held:
             notes["held"] = f"{figures.held} events are held: look at them in the console, mend the cause, release them"
         return checks, notes

@@ -23,13 +23,14 @@ Answer = tuple[int, str, bytes]
 
 
 class WorkerServer(ThreadingHTTPServer):
-    """`with WorkerServer(worker, stop):` serves as long as the block lasts. Raises CannotContinue where it cannot listen."""
+    """`with WorkerServer(worker, stop):` serves as long as the block lasts. Raises CannotContinue where it cannot listen.
+    `notes()`: what else a person should know, by what it is about."""
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, worker: Worker, stop: Stop):
-        self.health = WorkerHealth(worker, stop)
+    def __init__(self, worker: Worker, stop: Stop, notes: Callable[[], dict[str, str]] = dict):
+        self.health = WorkerHealth(worker, stop, notes)
         self._free = threading.BoundedSemaphore(MOST)
         address, port = settings.WORKER_ADDRESS.strip("[]"), settings.WORKER_PORT
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET

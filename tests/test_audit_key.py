@@ -2,6 +2,7 @@
 
 import io
 import stat
+import threading
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -107,10 +108,15 @@ class Stumbling:
     steps = 0
     closed = False
 
+    def __init__(self):
+        self.mended = threading.Event()
+
     def step(self) -> bool:
         self.steps += 1
         if self.steps == 2:
             raise RuntimeError("a defect")
+        if self.steps == 3:
+            self.mended.wait(20)
         return False
 
     def close(self) -> None:
@@ -120,11 +126,19 @@ class Stumbling:
 def test_a_companion_outlives_a_defect_and_ends_with_the_role(caplog):
     stop, worker = Stop(), Stumbling()
     companion = Companion("stumbling", worker, stop)
+    assert companion.trouble() is None
     companion.start()
+    wait_until(lambda: worker.steps == 3, 20, "it tries again")
+    assert companion.trouble() == "it fails, and is tried again (RuntimeError): the log says at what"
+    worker.mended.set()
     wait_until(lambda: worker.steps > 3, 20, "it goes on")
+    assert companion.trouble() is None
     stop.requested = True
     companion.join(10)
     assert worker.closed
     assert not companion.is_alive()
+    assert companion.trouble() is None
+    stop.requested = False
+    assert companion.trouble() == "it has ended"
     assert caplog.text.count("stumbling failed") == 1
     assert "a defect" in caplog.text

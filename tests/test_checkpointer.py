@@ -13,6 +13,7 @@ from audit.models import Checkpoint as Row
 from audit.models import LogHead
 from audit.signed_note import Note, SigningKey
 from taskpulse import metrics
+from tasks.active_lock import ActiveLock
 from tests.recording import grow_log
 from tests.running_up import wait_until
 from tests.test_merkle import tree_head
@@ -158,6 +159,25 @@ def test_only_one_is_active(start):
     standby.step()
     assert sizes() == [1, 2]
     standby.close_but_database()
+
+
+def test_who_lost_the_lock_tells_nothing_of_the_log_any_more(start):
+    worker = start()
+    grow_log(2)
+    worker.step()
+    grow_log(1)
+    edit("UPDATE task_audit_log SET actor_id = actor_id || '!' WHERE seq = 3")
+    again = start()
+    again.step()
+    assert refused() == "tampered"
+    assert metrics.CHECKPOINT_SIZE.value("signed") == metrics.CHECKPOINT_SIZE.value("published") == 2
+    again._lock.release()
+    another = ActiveLock(checkpointer.LOCK)
+    wait_until(another.acquire, 10, "the lock is free")
+    again.step()
+    assert refused() is None
+    assert metrics.CHECKPOINT_SIZE._values == {}
+    another.release()
 
 
 def test_the_database_takes_no_second_checkpoint_of_a_size_and_none_smaller(start):

@@ -248,6 +248,24 @@ def test_only_the_process_that_signs_sends_anything(worker, witness):
     assert witness.bodies == []
 
 
+def test_a_process_that_signs_no_more_tells_of_no_witness(worker, witness):
+    of, another = cosigner_of(witness, worker), "w.example.org/another"
+    sign(worker, 3)
+    of.step()
+    for reading, value in ((metrics.WITNESS_SIZE, 3), (metrics.WITNESS_REFUSED, 0)):
+        reading.set(7, another)
+        assert reading.value(witness.name) == value
+    worker.newest = None
+    of.step()
+    for reading in (metrics.WITNESS_SIZE, metrics.WITNESS_REFUSED):
+        assert (reading.value(witness.name), reading.value(another)) == (None, 7)
+        reading.forget(another)
+    worker.newest = (1, 3)
+    of.step()
+    assert metrics.WITNESS_SIZE.value(witness.name) == 3
+    assert len(witness.bodies) == 1
+
+
 def test_each_witness_has_a_worker_of_its_own(settings):
     first, second = (Listening(f"w.example.org/{number}") for number in (1, 2))
     settings.AUDIT_SIGNING_KEY = KEY

@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 from django.conf import settings as django_settings
 
+from audit.checkpoint_workers import NO_KEY
 from taskpulse import VERSION, kafka
 from tests.consuming import publish, until
 from tests.promtool import promtool
@@ -40,7 +41,8 @@ def test_both_roles_are_well_and_tell_what_they_did(both):
     for role in both:
         assert [role.status(path) for path in ("/healthz", "/health", "/healthz/", "/readyz", "/ready", "/metrics")] == [200] * 6
         ok = {"database": "ok", "migrations": "ok", "kafka": "ok"}
-        assert role.readiness() == (200, ok | ({"relay": "active", "outbox": "ok"} if role is relay else {"consumer": "ok"}))
+        of_relay = {"relay": "active", "outbox": "ok", "checkpointer": NO_KEY}
+        assert role.readiness() == (200, ok | (of_relay if role is relay else {"consumer": "ok"}))
     nothing_left = {"taskpulse_outbox_pending": 0, **{f"taskpulse_consumer_lag{lag_of(number)}": 0 for number in range(4)}}
     for role in both:  # each looks for itself, once a second at most
         until(lambda role=role: nothing_left.items() <= role.metrics().items(), "a look after the last commit")

@@ -1,8 +1,9 @@
 """`manage.py relay_outbox`: publishes the outbox to Kafka, signs the log's checkpoints and sweeps kept answers, until stopped."""
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from audit.checkpoint_workers import workers
+from audit.checkpoint_workers import NO_KEY, workers
 from taskpulse import least_privilege
 from taskpulse.companion import Companion
 from taskpulse.worker import CannotContinue, Stop
@@ -21,15 +22,15 @@ class Command(BaseCommand):
         least_privilege.warn_once()
         stop = Stop().listen()
         relay = Relay(stop)
+        beside = [*workers(), ("sweeper of kept answers", Sweeper())]
+        companions = [Companion(name, worker, stop) for name, worker in beside]
         try:
-            with WorkerServer(relay, stop):
-                self._run(relay, stop)
+            with WorkerServer(relay, stop, lambda: _notes(companions)):
+                self._run(relay, companions, stop)
         except CannotContinue as error:
             raise CommandError(str(error)) from None
 
-    def _run(self, relay: Relay, stop: Stop) -> None:
-        beside = [*workers(), ("sweeper of kept answers", Sweeper())]
-        companions = [Companion(name, worker, stop) for name, worker in beside]
+    def _run(self, relay: Relay, companions: list[Companion], stop: Stop) -> None:
         for companion in companions:
             companion.start()
         try:
@@ -41,3 +42,9 @@ class Command(BaseCommand):
             relay.close()
             for companion in companions:
                 companion.join(Companion.PATIENCE)
+
+
+def _notes(companions: list[Companion]) -> dict[str, str]:
+    """What /readyz says of those beside the relay; a standby's too, since it is to take their place."""
+    without_key = {"checkpointer": NO_KEY} if settings.AUDIT_SIGNING_KEY is None else {}
+    return without_key | {each.name: trouble for each in companions if (trouble := each.trouble())}
