@@ -5,10 +5,12 @@ import uuid
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import transaction
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from taskpulse.problem_types import BY_NAME
 from tasks.api import bulk
 from tasks.models import OutboxEvent, Task
 from tests.api_client import Api, api, person, pointers, problem, statements
@@ -128,26 +130,27 @@ def test_one_wrong_operation_refuses_all_and_each_error_points_into_its_own():
 
 
 @pytest.mark.parametrize(
-    ("make", "status", "pointer"),
+    ("make", "kind", "pointer"),
     [
-        (lambda task: update({"id": str(uuid.uuid4())}, title="x"), 404, "id"),
-        (lambda task: delete({"id": str(uuid.uuid4())}), 404, "id"),
-        (lambda task: update(task, version=2, title="x"), 412, "version"),
-        (lambda task: delete(task, version=7), 412, "version"),
-        (lambda task: update(task, status="pending"), 409, "task/status"),
-        (lambda task: create(assignee=2**31 - 1), 422, "task/assignee"),
-        (lambda task: create(assignee={}), 422, "task/assignee"),
-        (lambda task: create(parent=str(uuid.uuid4())), 422, "task/parent"),
-        (lambda task: update(task, parent=task["id"]), 422, "task/parent"),
+        (lambda task: update({"id": str(uuid.uuid4())}, title="x"), "not-found", "id"),
+        (lambda task: delete({"id": str(uuid.uuid4())}), "not-found", "id"),
+        (lambda task: update(task, version=2, title="x"), "stale-version", "version"),
+        (lambda task: delete(task, version=7), "stale-version", "version"),
+        (lambda task: update(task, status="pending"), "illegal-transition", "task/status"),
+        (lambda task: create(assignee=2**31 - 1), "invalid-body", "task/assignee"),
+        (lambda task: create(assignee={}), "invalid-body", "task/assignee"),
+        (lambda task: create(parent=str(uuid.uuid4())), "invalid-body", "task/parent"),
+        (lambda task: update(task, parent=task["id"]), "invalid-body", "task/parent"),
     ],
 )
-def test_all_is_refused_with_the_status_that_its_refusals_share(make, status, pointer):
+def test_all_is_refused_with_the_type_that_its_refusals_share(make, kind, pointer):
     caller = api()
     task = caller.create(status="completed")
-    refused = problem(send(caller, create(), make(task)), status)
+    refused = problem(send(caller, create(), make(task)), BY_NAME[kind].status)
+    assert refused["type"] == f"/api/problems/{kind}"
     assert [error["pointer"] for error in refused["errors"]] == [f"#/operations/1/{pointer}"]
     several = problem(send(caller, make(task), create(title="x", assignee=2**31 - 1)), 422)
-    assert len(several["errors"]) == 2
+    assert (several["type"], len(several["errors"])) == ("/api/problems/invalid-body", 2)
     assert Task.objects.count() == 1
 
 
@@ -252,6 +255,21 @@ def test_subtasks_stay_one_level_deep_within_a_request():
     assert {str(task.pk) for task in Task.objects.filter(parent=other["id"])} == {child["id"], results[2]["task"]["id"]}
 
 
+def test_what_is_refused_is_in_nobodys_way():
+    caller = api()
+    first, second, third = (caller.create() for _ in range(3))
+    nowhere = {"id": str(uuid.uuid4())}
+    for operations, expected in (
+        ([update(first, parent=nowhere["id"]), create(parent=first["id"])], [422, 201]),
+        ([create(parent=first["id"]), update(first, parent=second["id"]), update(second, parent=third["id"])], [201, 422, 200]),
+    ):
+        with transaction.atomic():
+            assert [result["status"] for result in done(caller, *operations, atomic=False)] == expected
+            transaction.set_rollback(True)
+    ring = done(caller, update(first, parent=second["id"]), update(second, parent=first["id"]), atomic=False)
+    assert sorted(result["status"] for result in ring) == [200, 422]
+
+
 def test_a_parent_and_its_subtask_are_deleted_together():
     caller = api()
     parent = caller.create()
@@ -324,6 +342,43 @@ def test_each_operation_does_what_its_own_request_does(moves):
             assert [error["pointer"].replace(prefix, "#", 1) for error in result["problem"]["errors"]] == [
                 error["pointer"] for error in response.json()["errors"]
             ]
+
+
+_places = st.sampled_from([None, 0, 1, 2, 3, 4, "nowhere"])
+_kinds = st.sampled_from(["create", "update", "update", "title", "delete"])
+_family = st.tuples(_kinds, st.integers(0, 4), _places, st.sampled_from([None, 1, 7]))
+
+
+@examples(max_examples=25, suppress_health_check=list(HealthCheck))
+@given(asked=st.lists(_family, min_size=4, max_size=8), subtasks=st.sets(st.integers(2, 4)))
+def test_each_operation_on_a_family_is_done_unless_it_is_wrong_alone_or_what_is_done_stands_against_it(asked, subtasks):
+    caller = api()
+    tasks = [caller.create() for _ in range(2)]
+    tasks += [caller.create(parent=tasks[n % 2]["id"] if n in subtasks else None) for n in range(2, 5)]
+    operations, named = [], set()
+    for op, n, place, version in asked:
+        if op != "create" and n in named:
+            continue
+        parent = str(uuid.uuid4()) if place == "nowhere" else None if place is None else tasks[place]["id"]
+        named |= set() if op == "create" else {n}
+        operations.append(
+            {"create": create(parent=parent), "update": update(tasks[n], version, parent=parent),
+             "title": update(tasks[n], version, title="y"), "delete": delete(tasks[n], version)}[op]
+        )  # fmt: skip
+    alone = []
+    for operation in operations:
+        with transaction.atomic():
+            alone.append(done(caller, operation, atomic=False)[0]["status"])
+            transaction.set_rollback(True)
+    results = [result["status"] for result in done(caller, *operations, atomic=False)]
+    before = {task["id"]: task["parent"] for task in tasks}
+    made = [operation for operation, status in zip(operations, results, strict=True) if status < 300]
+    against = {one["id"] for one in made if one["op"] == "delete" or (one["op"] == "update" and one["task"].get("parent"))}
+    for operation, status, by_itself in zip(operations, results, alone, strict=True):
+        parent = operation.get("task", {}).get("parent", before.get(operation.get("id")))
+        refused = by_itself >= 400 or (operation["op"] != "delete" and parent in against)
+        assert (status >= 400) == refused, (operation, status, by_itself)
+    assert not Task.objects.filter(parent__parent__isnull=False).exists()
 
 
 def _said(task: dict) -> dict:

@@ -93,14 +93,12 @@ def _check_people(writes: list[Operation], people: dict) -> None:
 
 def _check_parents(operations: list[Operation], rows: dict, parents: set) -> None:
     """One level of subtasks, as it was before and as it will be."""
-    moved = {operation.key: operation.index for operation in operations if operation.values.get("parent")}
     deleted = {operation.key: operation.index for operation in operations if operation.op == DELETE}
     for operation in operations:
-        row, values = operation.row, operation.values
-        key = values.get("parent", row.parent_id if row else None)
-        if operation.op == DELETE or key is None:
+        key = _parent(operation)
+        if key is None:
             continue
-        is_new = row is None or key != row.parent_id
+        is_new = operation.row is None or key != operation.row.parent_id
         if key in deleted:
             operation.refuse(InvalidBody([{"pointer": "#/parent", "detail": f"operation {deleted[key]} deletes the parent"}]))
         elif is_new and key not in rows:
@@ -111,8 +109,32 @@ def _check_parents(operations: list[Operation], rows: dict, parents: set) -> Non
             operation.refuse(InvalidBody([writing.PARENT_IS_SUBTASK]))
         elif is_new and operation.key in parents:
             operation.refuse(InvalidBody([validation.constraint("task_parent_one_level")]))
-        elif key in moved:
-            operation.refuse(InvalidBody([{"pointer": "#/parent", "detail": f"operation {moved[key]} makes the parent a subtask"}]))
+    _check_moves(_open(operations))
+
+
+def _parent(operation: Operation):
+    """The parent that the operation leaves its task with."""
+    if operation.op == DELETE:
+        return None
+    return operation.values.get("parent", operation.row.parent_id if operation.row else None)
+
+
+def _check_moves(operations: list[Operation]) -> None:
+    """Refuses an operation whose parent becomes a subtask by another one, which is done: so the end of each chain is judged
+    first, and what is refused is in nobody's way. Of a ring one has to give way."""
+    moves = {operation.key: operation for operation in operations if operation.key and operation.values.get("parent")}
+    judged = set()
+    for operation in operations:
+        chain = []
+        while operation is not None and operation.index not in judged:
+            judged.add(operation.index)
+            chain.append(operation)
+            operation = moves.get(_parent(operation))
+        for one in reversed(chain):
+            other = moves.get(_parent(one))
+            if other is not None and other.problem is None:
+                detail = f"operation {other.index} makes the parent a subtask"
+                one.refuse(InvalidBody([{"pointer": "#/parent", "detail": detail}]))
 
 
 def _write_or_split(operations: list[Operation], user, people: dict) -> None:

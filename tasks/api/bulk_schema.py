@@ -55,8 +55,8 @@ describe_bulk = extend_schema_view(
         operation_id="tasks_bulk",
         summary="Create, change and delete up to 1,000 tasks",
         description="All or nothing: one that cannot be done refuses all, by one problem whose `errors` point into each "
-        "(`#/operations/3/task/title`), with the status that they share or else 422. With `atomic` false the others are done, "
-        "in one transaction, and each operation has its result.",
+        "(`#/operations/3/task/title`), of the type that they share or else `invalid-body`. With `atomic` false the others are "
+        "done, in one transaction, and each operation has its result.",
         parameters=[REASON, *SAFE_RETRY],
         request=BulkSerializer,
         responses={200: OperationResultSerializer(many=True), **problems(400, 404, 409, 412, 413, 415, 422, 428)},

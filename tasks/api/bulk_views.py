@@ -30,14 +30,15 @@ class BulkViewSet(ApiViewSet):
 
 
 def _refuse_all(atomic: bool, asked: list[Operation]) -> None:
-    """Raises one problem with the errors of all, of their status if they have one and else 422, where it is all or nothing."""
+    """Raises one problem with the errors of all, of their type if they share one and else 422, where it is all or nothing."""
     refused = [operation.problem for operation in asked if operation.problem is not None]
     if not atomic or not refused:
         return
-    statuses = {problem.status_code for problem in refused}
+    types = {problem.type for problem in refused}
+    shared = types.pop() if len(types) == 1 else problem_types.named(422)
     errors = [error for problem in refused for error in problem.errors]
     detail = f"Nothing was changed: {len(refused)} of {len(asked)} operations cannot be done; see `errors`."
-    raise Problem(statuses.pop() if len(statuses) == 1 else 422, detail, errors[: validation.MOST_ERRORS])
+    raise Problem(shared.status, detail, errors[: validation.MOST_ERRORS], type=shared.name)
 
 
 def _result(operation: Operation, task: dict | None, request) -> dict:
