@@ -56,7 +56,7 @@ CORS_ALLOW_HEADERS = (
 )
 CORS_EXPOSE_HEADERS = (
     *("Accept-Patch", "Allow", "Content-Disposition", "Deprecation", "ETag", "Idempotent-Replayed", "Link"),
-    *("Location", "Preference-Applied", "Retry-After", "Sunset", "WWW-Authenticate", "X-Request-ID"),
+    *("Location", "Preference-Applied", "Retry-After", "Sunset", "WWW-Authenticate", "X-Request-ID", "X-Total-Count"),
 )
 CORS_PREFLIGHT_MAX_AGE = 600
 # What a request with a token passes (taskpulse/wsgi.py).

@@ -118,6 +118,8 @@ def test_a_count_is_made_for_who_prefers_one(caller):
         assert (response["X-Total-Count"], response["Preference-Applied"]) == (str(number), "count=exact")
     second = caller.get(links(caller.get("/api/tasks?limit=1"))["next"], Prefer="count=exact")
     assert second["X-Total-Count"] == "7", "of the list, not of what is left of it"
+    for response in (second, caller.get("/api/tasks"), caller.get("/api/tasks", Prefer="count=estimated")):
+        assert "Prefer" in response["Vary"].split(", ")
 
 
 def test_an_estimate_comes_of_the_statistics_and_of_no_scan(caller):

@@ -270,6 +270,20 @@ def test_a_named_origin_may_read_what_a_token_reads(application, caller):
         assert "origin" in found["Vary"].lower()
 
 
+# What a page may read without being told so (Fetch Standard, CORS-safelisted response-header name).
+_SAFELISTED = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma"}
+
+
+def test_a_page_may_read_every_header_that_is_described(application, caller):
+    described = yaml.load((DIRECTORY / "openapi.yaml").read_text(), yaml.CSafeLoader)
+    operations = [operation for methods in described["paths"].values() for operation in methods.values()]
+    named = {name for operation in operations for answer in operation["responses"].values() for name in answer.get("headers", ())}
+    assert {"ETag", "Link", "X-Total-Count"} <= named
+    _, found = _call(application, "GET", "/api/tasks", Origin=_ORIGIN, **caller.headers)
+    exposed = set(found["access-control-expose-headers"].lower().split(", "))
+    assert {name.lower() for name in named} - exposed - _SAFELISTED == set()
+
+
 def test_any_other_origin_may_not(application, caller):
     for origin in ("https://evil.example.com", "null", "http://app.example.com", f"{_ORIGIN}.evil.example"):
         for method, headers in (("OPTIONS", _PREFLIGHT), ("GET", caller.headers)):

@@ -1,5 +1,5 @@
 """How many tasks a list has, for who asks by `Prefer: count=exact` or `count=estimated`: one more statement, never without it."""
-# ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
+# ruff: noqa: S608 (every part of the SQL is a constant of this code; values are literals)
 
 import json
 
@@ -14,22 +14,22 @@ _TIMED_OUT = "57014"  # query_canceled (PostgreSQL, appendix A): by the statemen
 
 
 def headers(request, filters: Filters) -> dict[str, str]:
-    """Of the answer to a list: X-Total-Count and Preference-Applied where a count was asked for. Another value of `count` is
-    ignored, as RFC 7240 §2 has it. Raises Problem where counting takes too long."""
+    """Of the answer to a list: X-Total-Count and Preference-Applied where a count was asked for, and that it depends on Prefer
+    in any case (RFC 9110 §12.5.5). Another value of `count` is ignored, as RFC 7240 §2 has it. Raises Problem where counting
+    takes too long."""
     preferred = request.META.get("HTTP_PREFER")
     how = preferred and prefer.value(preferred, "count")
     if how not in _WAYS:
-        return {}
+        return {"Vary": "Prefer"}
     number = exact(filters) if how == "exact" else estimated(filters)
-    return {"X-Total-Count": str(number), "Preference-Applied": f"count={how}"}
+    return {"Vary": "Prefer", "X-Total-Count": str(number), "Preference-Applied": f"count={how}"}
 
 
 def exact(filters: Filters) -> int:
     """Raises Problem 503 where the web role's statement timeout ends it."""
-    where = rows.matching(filters)
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT count(*) FROM tasks_task t {where.text}", where.values)
+            cursor.execute(f"{rows.with_found(filters)}SELECT count(*) FROM tasks_task t {rows.matching(filters)}", [])
             return cursor.fetchone()[0]
     except OperationalError as error:
         if getattr(error.__cause__, "sqlstate", None) != _TIMED_OUT:
@@ -40,8 +40,7 @@ def exact(filters: Filters) -> int:
 
 def estimated(filters: Filters) -> int:
     """What PostgreSQL's planner expects, from its statistics of the table: its cost does not depend on the number."""
-    where = rows.matching(filters)
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (FORMAT JSON) SELECT FROM tasks_task t {where.text}", where.values)
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {rows.with_found(filters)}SELECT FROM tasks_task t {rows.matching(filters)}", [])
         (plan,) = cursor.fetchone()
     return int((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"])
