@@ -3,12 +3,15 @@
 import os
 import uuid
 from datetime import UTC, datetime, timedelta
+from unittest import mock
+from urllib.parse import urlencode
 
 import pytest
 from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.api import search
 from tasks.api.ordering import ORDERINGS
 from tasks.models import Priority, Task
 from tests.api_client import api, links
@@ -25,8 +28,11 @@ _tasks = st.fixed_dictionaries(
     }
 )  # fmt: skip
 _writes = st.lists(
-    st.tuples(st.just("create"), _tasks) | st.tuples(st.sampled_from(["delete", "move", "touch"]), st.integers(0, 30)), max_size=3
+    st.tuples(st.just("create"), _tasks) | st.tuples(st.sampled_from(["delete", "move", "touch", "name"]), st.integers(0, 30)),
+    max_size=3,
 )
+# Of a search: half of the tasks there can be, so that those which begin to match meanwhile have room in its frame.
+_MATCHES = 7
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +42,11 @@ def caller(django_db_setup, django_db_blocker):
         transaction.set_rollback(True)
 
 
-def make(values: dict) -> Task:
+def make(values: dict, title: str = "x", newest: bool = True) -> Task:
+    """Ids are in no order but that those of `newest` come after the others, as those of a later time do."""
     status = "completed" if values["completed_at"] else "pending"
-    task = Task(id=uuid.uuid4(), title="x", status=status, **values)
+    key = uuid.UUID(int=uuid.uuid4().int >> 1 | (newest << 127))
+    task = Task(id=key, title=title, status=status, **values)
     task.save(force_insert=True)
     return task
 
@@ -62,36 +70,62 @@ def write(kind: str, what, ordering: str) -> uuid.UUID | None:
         task.status = "in_progress" if task.status == "completed" else "completed"
         task.save()
         return task.pk
+    if kind == "name":
+        task.title = "y" if task.title == "x" else "x"
+        task.save()
+        return task.pk
     task.summary = f"{task.summary}."
     task.save()
     return task.pk if ordering.endswith("updated_at") else None
 
 
+def walked(caller, path: str, backward: bool, between, ordering: str) -> tuple[list[uuid.UUID], set]:
+    """What is shown on the way through all pages, of which the last is the first where it goes backward, and what the writes
+    between two of them change."""
+    if backward:
+        response = caller.get(path)
+        while "next" in links(response):
+            path = links(response)["next"]
+            response = caller.get(path)
+    seen, changed, writes = [], set(), iter(between)
+    while path:
+        response = caller.get(path)
+        assert response.status_code == 200, response.content
+        seen += [uuid.UUID(task["id"]) for task in response.json()]
+        path = links(response).get("prev" if backward else "next")
+        for kind, what in next(writes, ()):
+            changed.add(write(kind, what, ordering))
+    return seen, changed
+
+
+_between = st.lists(_writes, min_size=12, max_size=12)
+
+
 @_examples
 @given(
-    rows=st.lists(_tasks, max_size=14),
-    between=st.lists(_writes, min_size=12, max_size=12),
-    ordering=st.sampled_from(list(ORDERINGS)),
-    limit=st.integers(1, 4),
+    rows=st.lists(_tasks, max_size=14), between=_between, ordering=st.sampled_from(list(ORDERINGS)), limit=st.integers(1, 4),
     backward=st.booleans(),
-)
+)  # fmt: skip
 def test_what_keeps_its_place_is_shown_exactly_once(caller, rows, between, ordering, limit, backward):
     with transaction.atomic():
         there = {make(row).pk for row in rows}
-        path = f"/api/tasks?ordering={ordering}&limit={limit}"
-        if backward:
-            response = caller.get(path)
-            while "next" in links(response):
-                path = links(response)["next"]
-                response = caller.get(path)
-        seen, changed, writes = [], set(), iter(between)
-        while path:
-            response = caller.get(path)
-            assert response.status_code == 200, response.content
-            seen += [uuid.UUID(task["id"]) for task in response.json()]
-            path = links(response).get("prev" if backward else "next")
-            for kind, what in next(writes, ()):
-                changed.add(write(kind, what, ordering))
+        seen, changed = walked(caller, f"/api/tasks?ordering={ordering}&limit={limit}", backward, between, ordering)
+        transaction.set_rollback(True)
+    for key in there - changed:
+        assert seen.count(key) == 1, (key, ordering)
+
+
+@_examples
+@given(
+    rows=st.lists(st.tuples(_tasks, st.sampled_from(["x", "x x", "y"])), min_size=_MATCHES, max_size=14), between=_between,
+    ordering=st.sampled_from([*ORDERINGS, None]), limit=st.integers(1, 4), backward=st.booleans(),
+)  # fmt: skip
+def test_what_the_first_page_of_a_search_found_is_shown_exactly_once(caller, rows, between, ordering, limit, backward):
+    asked = {"q": "x ", "limit": limit} | ({"ordering": ordering} if ordering else {})
+    with transaction.atomic(), mock.patch.object(search, "MATCHES", _MATCHES):
+        made = [make(values, title, newest=False) for values, title in rows]
+        there = set(sorted(task.pk for task in made if "x" in task.title)[-_MATCHES:])
+        seen, changed = walked(caller, f"/api/tasks?{urlencode(asked)}", backward, between, ordering or "")
         transaction.set_rollback(True)
     for key in there - changed:
         assert seen.count(key) == 1, (key, ordering)

@@ -4,7 +4,7 @@ import pytest
 from django.db import connection
 from django.http import QueryDict
 
-from tasks.api import listing, rows
+from tasks.api import listing, queries, rows
 from tests.benchmarks.million import FLAT, LIMIT, PASSED_OVER, Look, Team, fill
 
 pytestmark = pytest.mark.django_db
@@ -44,3 +44,20 @@ def test_the_planner_knows_each_value_that_no_index_leads_to(team, query, parame
     asked = listing.read(QueryDict(team.query(query)), team.user_id)
     text, values = rows.select(asked.filters, ordering=asked.ordering, at=asked.page)
     assert len(values) == text.count("%s") == parameters
+
+
+@pytest.mark.parametrize("query", ["q=refund", "q=refund&label=rare", "q=%22refund order%22 -7&ordering=created_at"])
+def test_the_planner_knows_each_word_that_is_looked_for(team, query):
+    """As above: of a word that every task holds all would be sorted, where the newest that hold it are soon found."""
+    asked = listing.read(QueryDict(query), team.user_id)
+    text, values = queries.select(asked)
+    text = rows.with_found(asked.filters) + text
+    assert (values, text.count("%s")) == ([], 0)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        cursor.execute(f"PREPARE looked_for AS {text.replace('%%', '%')}")
+        cursor.execute("EXPLAIN EXECUTE looked_for")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+        cursor.execute("DEALLOCATE looked_for")
+    assert "'refund'" in plan, plan
+    assert "task_phrase" not in plan, plan

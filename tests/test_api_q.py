@@ -99,6 +99,23 @@ def test_only_the_newest_matches_are_found_whatever_the_order(caller, monkeypatc
     assert found(caller, '"the invoice"') == []
 
 
+@pytest.mark.parametrize("more", ["", "&ordering=created_at", "&ordering=due_at"])
+def test_what_matches_since_the_first_page_puts_nothing_out_of_the_next(caller, monkeypatch, more):
+    monkeypatch.setattr(search, "MATCHES", 5)
+    monkeypatch.setattr(search, "LOOKED_AT", 5)
+    whole = found(caller, "invoice", more)
+    first = caller.get(f"/api/tasks?q=invoice&limit=2{more}")
+    for _ in range(3):
+        Task.objects.create(title="a new invoice")
+    task = Task.objects.get(title="something else")
+    task.title = "some invoice"
+    task.save()
+    rest = walk(caller, links(first)["next"])
+    shown = titles(first) + [title for title in joined(rest) if title != task.title]
+    assert shown == whole
+    assert found(caller, "invoice", more).count("a new invoice") == 3
+
+
 def test_a_cursor_is_of_a_search(caller):
     cursor = links(caller.get("/api/tasks?q=invoice&limit=1"))["next"].partition("cursor=")[2]
     assert problem(caller.get(f"/api/tasks?cursor={cursor}"), 400)["errors"][0]["parameter"] == "cursor"

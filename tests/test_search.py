@@ -99,8 +99,7 @@ def model(task: dict, terms: list[search.Term]) -> bool:
 def matches(task: dict, typed: str) -> bool:
     exact, words = search.query(typed)
     return column(
-        f"SELECT w @@ {exact.text} AND w @@ {words.text} FROM task_words(%s, %s::varchar[], %s, %s, %s) w",
-        *exact.values, *words.values,
+        f"SELECT w @@ {exact} AND w @@ {words} FROM task_words(%s, %s::varchar[], %s, %s, %s) w",
         task["title"], task["labels"], task["category"], task["summary"], task["description"],
     )  # fmt: skip
 
@@ -186,7 +185,7 @@ def test_what_is_typed_is_read_as_people_mean_it(typed, expected):
 )
 def test_nothing_that_is_typed_is_an_error(typed):
     exact, words = search.query(typed)
-    assert column(f"SELECT '' @@ {exact.text} OR '' @@ {words.text} OR true", *exact.values, *words.values)
+    assert column(f"SELECT '' @@ {exact} OR '' @@ {words} OR true")
 
 
 @pytest.mark.parametrize("typed", ["", "  ", "!!!", "-invoice", '-"the invoice"', '""', "___"])

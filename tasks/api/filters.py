@@ -33,10 +33,12 @@ class Condition(NamedTuple):
 
 @dataclass(slots=True)
 class Filters:
-    """A task matches if each column of `equal` has one of its values (None: it has none) and every condition holds."""
+    """A task matches if each column of `equal` has one of its values (None: it has none) and every condition holds. `found`:
+    the statement of a search, to whose rows a condition refers (`rows.with_found`)."""
 
     equal: dict[str, list] = field(default_factory=dict)
     conditions: list[Condition] = field(default_factory=list)
+    found: str = ""
 
     def restrict(self, column: str, values: list) -> None:
         """To these values, and to those that it is restricted to already."""

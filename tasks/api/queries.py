@@ -11,7 +11,7 @@ from tasks.api import members, rows
 from tasks.api.listing import Listing
 from tasks.api.members import PEOPLE, Members
 from tasks.api.pagination import Slice, cut
-from tasks.api.search import Relevance
+from tasks.api.search_pages import PlaceKeys, Relevance
 from tasks.models import Task
 
 _ONE = f"SELECT t.version, row_to_json(d)::text FROM tasks_task t {members.document(members.ALL)} WHERE t.id = %s"
@@ -49,12 +49,13 @@ def page(asked: Listing) -> Slice:
     """A page of tasks, with the positions from which its neighbours begin; one statement."""
     at, ordering = asked.page, asked.ordering
     selected, parameters = select(asked)
-    sql = f"""SELECT row_to_json(d)::text, t.part, t.{ordering.column}::text, t.id::text
+    more = asked.keys.columns() if isinstance(asked.keys, PlaceKeys) else ""
+    sql = f"""{rows.with_found(asked.filters)}SELECT row_to_json(d)::text, t.part, t.{ordering.column}::text, t.id::text{more}
 FROM ({selected}) t {members.document(asked.members)} ORDER BY {rows.order(ordering, at)}"""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         found = cut([(row[1:], row[0]) for row in cursor.fetchall()], at)
-    newer, older = (shown and ordering.position(*shown) for shown in (found.newer, found.older))
+    newer, older = (shown and asked.keys.position(*shown) for shown in (found.newer, found.older))
     return Slice(found.texts, newer, older)
 
 

@@ -79,10 +79,15 @@ def _direction(ordering: Ordering, at: Page) -> str:
     return "DESC" if ordering.descending != at.backward else "ASC"
 
 
-def matching(filters: Filters) -> Sql:
-    """A WHERE clause for the task `t`; empty where every task matches."""
+def matching(filters: Filters) -> str:
+    """A WHERE clause for the task `t`, without parameters; empty where every task matches."""
     conditions = _conditions(filters.equal, filters)
-    return Sql(f"WHERE {conditions.text}" if conditions.text else "", conditions.values)
+    return f"WHERE {conditions.text}" if conditions.text else ""
+
+
+def with_found(filters: Filters) -> str:
+    """What a statement with these filters begins with: what their search finds is looked for once, however many branches ask."""
+    return f"WITH found AS MATERIALIZED ({filters.found})\n" if filters.found else ""
 
 
 def _conditions(equal: dict[str, list], filters: Filters, leading: str = "") -> Sql:
@@ -101,12 +106,16 @@ def _conditions(equal: dict[str, list], filters: Filters, leading: str = "") -> 
     return Sql(" AND ".join(texts), values)
 
 
+def literal(value) -> str:
+    return Literal(value).as_string(None).replace("%", "%%")
+
+
 _MARK = re.compile("%[s%]")
 
 
 def _literally(text: str, values) -> str:
     """A condition with literals instead of parameters, its percent signs doubled as in any statement with parameters."""
-    literals = iter([Literal(value).as_string(None).replace("%", "%%") for value in values])
+    literals = iter([literal(value) for value in values])
     return _MARK.sub(lambda mark: next(literals) if mark[0] == "%s" else mark[0], text)
 
 

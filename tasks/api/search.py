@@ -7,18 +7,16 @@ A query without a word to be found (empty, or punctuation and negations alone) f
 
 So that a word which every task holds costs no more than a rare one, a search finds the newest MATCHES tasks that match, and
 ranks these; the places of words and what must not be there are looked at in the newest LOOKED_AT that hold the words.
+`tasks.api.search_pages` has the pages of what is found.
 """
-# ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
+# ruff: noqa: S608 (every part of the SQL is a constant of this code; values are literals)
 
 import re
-import struct
 import uuid
 from typing import NamedTuple
 
 from tasks.api import rows
 from tasks.api.filters import Condition, Filters
-from tasks.api.ordering import Part
-from tasks.api.pagination import Page
 
 MATCHES, LOOKED_AT = 1_000, 20_000
 
@@ -61,17 +59,18 @@ def _is_or(part: tuple) -> bool:
 
 
 class Query(NamedTuple):
-    """SQL expressions of two tsqueries with their parameters: what is asked for, and the words that it takes in any case."""
+    """SQL expressions of two tsqueries: what is asked for, and the words that it takes in any case. They hold literals, since
+    how many tasks hold a word decides on the plan, and of a parameter PostgreSQL's generic plan does not know it: it would
+    sort all that hold a frequent one."""
 
-    exact: rows.Sql
-    words: rows.Sql
+    exact: str
+    words: str
 
 
 def query(typed: str) -> Query:
-    wanted, unwanted, parameters = [], [], {True: [], False: []}
+    wanted, unwanted = [], []
     for term in terms(typed):
-        phrase = f"task_phrase(%s, {'true' if term.is_prefix else 'false'})"
-        parameters[term.is_unwanted].append(term.text)
+        phrase = f"task_phrase({rows.literal(term.text)}, {'true' if term.is_prefix else 'false'})"
         if term.is_unwanted:
             unwanted.append(phrase)
         elif term.is_alternative:
@@ -80,73 +79,31 @@ def query(typed: str) -> Query:
             wanted.append(phrase)
     required = " && ".join(f"({phrase})" for phrase in wanted) or "''::tsquery"
     refused = " || ".join(unwanted) or "''::tsquery"
-    return Query(
-        rows.Sql(f"task_query({required}, {refused})", parameters[False] + parameters[True]),
-        # Lexemes are letters and digits: this is the operator.
-        rows.Sql(f"replace(({required})::text, '<->', '&')::tsquery", parameters[False]),
-    )
+    # Lexemes are letters and digits: this is the operator.
+    return Query(f"task_query({required}, {refused})", f"replace(({required})::text, '<->', '&')::tsquery")
 
 
-def _found(typed: str, filters: Filters) -> rows.Sql:
-    """A statement for the keys and words of what is found."""
+class Frame(NamedTuple):
+    """The oldest and the newest task that the first page of a search found, by their ids."""
+
+    oldest: uuid.UUID
+    newest: uuid.UUID
+
+
+def found(typed: str, filters: Filters, frame: Frame | None = None) -> str:
+    """A statement for the keys and words of what is found among the tasks that the filters match.
+
+    A later page looks within the frame of the first: what was found then is found again, however many tasks match that were
+    made since. What begins to match in the frame is found too, so that there is room for as much again.
+    """
     asked, where = query(typed), rows.matching(filters)
-    tasks = f"JOIN tasks_task t ON t.id = s.task_id {where.text} AND" if where.text else "WHERE"
-    text = f"""SELECT s.task_id, s.words FROM (
-  SELECT s.task_id, s.words FROM tasks_search s {tasks} s.words @@ {asked.words.text}
-  ORDER BY s.task_id DESC LIMIT {LOOKED_AT}) s
-WHERE s.words @@ {asked.exact.text} ORDER BY s.task_id DESC LIMIT {MATCHES}"""
-    return rows.Sql(text, [*where.values, *asked.words.values, *asked.exact.values])
+    tasks = f"JOIN tasks_task t ON t.id = s.task_id {where} AND" if where else "WHERE"
+    within, room = (f" AND s.task_id BETWEEN '{frame.oldest}' AND '{frame.newest}'", 2) if frame else ("", 1)
+    return f"""SELECT s.task_id, s.words FROM (
+  SELECT s.task_id, s.words FROM tasks_search s {tasks} s.words @@ {asked.words}{within}
+  ORDER BY s.task_id DESC LIMIT {LOOKED_AT * room}) s
+WHERE s.words @@ {asked.exact} ORDER BY s.task_id DESC LIMIT {MATCHES * room}"""
 
 
-def condition(typed: str, filters: Filters) -> Condition:
-    """That a task is found, among those that the filters match."""
-    found = _found(typed, filters)
-    # An array, so that PostgreSQL begins with it.
-    return Condition(f"t.id = ANY (ARRAY(SELECT task_id FROM ({found.text}) found))", tuple(found.values))
-
-
-class Rank(NamedTuple):
-    """The position of a row in the order of relevance."""
-
-    part: int
-    rank: float
-    id: uuid.UUID
-
-
-# Number of the ordering, rank, id.
-_RANK = struct.Struct(">Bf16s")
-
-
-class Relevance(NamedTuple):
-    """The ordering (tasks.api.ordering) by how well a task matches what was typed: the title counts most, then labels and
-    category, the summary, the description; of equals the newest first."""
-
-    typed: str
-    # What the other parameters ask for.
-    filters: Filters
-    number: int = 128
-    column: str = "rank"
-    descending: bool = True
-    parts: tuple[Part, ...] = (Part(),)
-
-    def write(self, at: Rank) -> bytes:
-        return _RANK.pack(self.number, at.rank, at.id.bytes)
-
-    def read(self, raw: bytes) -> Rank | None:
-        if len(raw) != _RANK.size:
-            return None
-        number, rank, key = _RANK.unpack(raw)
-        return Rank(0, rank, uuid.UUID(bytes=key)) if number == self.number and 0 <= rank <= 1 else None
-
-    def position(self, part: int, rank: str, key: str) -> Rank:
-        return Rank(part, float(rank), uuid.UUID(key))
-
-    def select(self, at: Page) -> tuple[str, list]:
-        """As `rows.select`."""
-        found, exact = _found(self.typed, self.filters), query(self.typed).exact
-        way, than = ("ASC", ">") if at.backward else ("DESC", "<")
-        beyond = f"WHERE (rank, task_id) {than} (%s::real, %s)" if at.key else ""
-        text = f"""SELECT t.*, 0 AS part, ranked.rank FROM (
-  SELECT task_id, rank FROM (SELECT task_id, ts_rank(words, {exact.text}) AS rank FROM ({found.text}) found) ranked
-  {beyond} ORDER BY rank {way}, task_id {way} LIMIT {at.limit + 1}) ranked JOIN tasks_task t ON t.id = ranked.task_id"""
-        return text, [*exact.values, *found.values, *([at.key.rank, at.key.id] if at.key else [])]
+# An array, so that PostgreSQL begins with it; `rows.with_found` says what is found.
+IS_FOUND = Condition("t.id = ANY (ARRAY(SELECT task_id FROM found))", ())

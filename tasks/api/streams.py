@@ -65,7 +65,7 @@ def statement(asked: Listing, form: Form) -> tuple[str, list]:
     else:
         shown, joins, options = "row_to_json(d)::text", members.document(asked.members), ""
     end = f"ORDER BY {rows.order(ordering, at)} LIMIT {at.limit}"
-    return f"COPY (SELECT {shown} FROM ({selected}) t {joins} {end}) TO STDOUT{options}", parameters
+    return f"COPY ({rows.with_found(asked.filters)}SELECT {shown} FROM ({selected}) t {joins} {end}) TO STDOUT{options}", parameters
 
 
 def _blocks(asked: Listing, form: Form) -> Iterator[bytes]:

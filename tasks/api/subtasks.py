@@ -30,4 +30,4 @@ class SubtaskViewSet(ApiViewSet):
         found = queries.page(asked)
         if not found.texts and not task_exists(key):
             raise Http404
-        return list_response(request._request, found, asked.ordering)
+        return list_response(request._request, found, asked.keys)

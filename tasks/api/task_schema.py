@@ -30,8 +30,9 @@ _SEARCH = OpenApiParameter(
     str,
     description="Words in title, labels, category, summary or description, without regard to case and accents: all of them; "
     '`"some words"` one after the other; `-word` none of it; `one or another` either; `invo*` what a word begins with, and so '
-    f"does the last word. Best matches first unless `ordering` says otherwise, among the newest {search.MATCHES:,} that match. "
-    "Without a word to be found nothing is.",
+    f"does the last word. Best matches first unless `ordering` says otherwise, among the newest {search.MATCHES:,} that match, "
+    f"where the list is counted or given as a whole too; phrases and `-word` are looked at in the newest {search.LOOKED_AT:,} that "
+    "hold the words. Later pages show what the first one found. Without a word to be found nothing is.",
 )
 _FILTERS = [
     _SEARCH,

@@ -84,7 +84,7 @@ class TaskViewSet(ApiViewSet):
             return streams.answer(request._request, asked, self.form)
         asked = listing.read(request._request.GET, request.user.pk)
         counted = counts.headers(request._request, asked.filters)
-        return list_response(request._request, queries.page(asked), asked.ordering, **counted)
+        return list_response(request._request, queries.page(asked), asked.keys, **counted)
 
     # Answers `?version=` and `?as_of=` from the audit log, which this package does not know: taskpulse/urls.py names it.
     read_past = None
