@@ -194,7 +194,7 @@ def test_an_answer_with_a_strong_tag_stays_as_it_is(caller):
     task = caller.create(description="x" * 10_000)
     path = f"/api/tasks/{task['id']}"
     read = caller.get(path, Accept_Encoding="gzip")
-    assert (read["ETag"], read.has_header("Content-Encoding")) == ('"1"', False)
+    assert (read["ETag"][:3], read.has_header("Content-Encoding")) == ('"1-', False)
     assert caller.patch(path, {"title": "y"}, If_Match=read["ETag"], Accept_Encoding="gzip").status_code == 200
 
 

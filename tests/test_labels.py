@@ -113,7 +113,7 @@ def test_a_label_is_created_read_changed_and_deleted():
         known = caller.get(f"/api/labels/{path}", If_None_Match='W/"1"')
         assert (known.status_code, known.content, known["ETag"]) == (304, b"", '"1"')
         assert caller.get(f"/api/labels/{path}", If_None_Match='"2"').json() == label
-    assert label_queries.read(label["name"], ['"7"', '"1"']) == label_queries.read(label["id"], ["*"]) == (1, None)  # no JSON made
+    assert label_queries.read(label["name"], ['"7"', '"1"']) == label_queries.read(label["id"], ["*"]) == ('"1"', None)  # no JSON
     path = f"/api/labels/{label['id']}"
     assert problem(caller.patch(path, {"colour": "#000000"}, If_Match='"2"'), 412)["detail"].startswith("The label is at version 1")
     changed = caller.send("PUT", path, {"description": "of the API", "id": "ignored"}, If_Match='"1"')

@@ -55,7 +55,7 @@ def test_a_typed_client_creates_pages_updates_and_reads_history(client):
     for number in range(5):
         answer = tasks_create.sync_detailed(client=client, body=TaskRequest(title=f"task {number}", priority=PriorityEnum.HIGH))
         assert isinstance(answer.parsed, Task)
-        assert answer.headers["ETag"] == f'"{answer.parsed.version}"'
+        assert answer.headers["ETag"].startswith(f'"{answer.parsed.version}-')
         made.append(answer.parsed)
 
     found, cursor = [], None
@@ -78,7 +78,7 @@ def test_a_typed_client_creates_pages_updates_and_reads_history(client):
 
     stale = tasks_update.sync_detailed(first.id, client=client, body=change, if_match='"1"')
     assert (stale.status_code, type(stale.parsed)) == (412, Problem)
-    assert stale.headers["ETag"] == '"2"'
+    assert stale.headers["ETag"].startswith('"2-')
 
     wrong = tasks_create.sync(client=client, body=TaskRequest(title=""))
     assert isinstance(wrong, Problem)

@@ -5,7 +5,8 @@ import uuid
 
 from django.db import connection
 
-from tasks.api.members import unless_known, utc
+from tasks.api import members
+from tasks.api.members import utc
 from tasks.api.pagination import NumberKeys, Page, Slice, cut
 from tasks.api.queries import person
 from tasks.models import Comment, Watcher
@@ -39,12 +40,13 @@ def watchers(task_id: uuid.UUID, at: Page) -> Slice:
     return _page(_WATCHERS, task_id, at)
 
 
-_TEXT = f"SELECT row_to_json(d)::text FROM auth_user u CROSS JOIN LATERAL ({_COMMENTS[2]}) d WHERE u.id = r.author_id"
-_COMMENT = f"SELECT r.version, {unless_known('r', _TEXT)} FROM tasks_comment r WHERE r.id = %s AND r.task_id = %s"
+_TAG = members.tag("r", "u.username")
+_COMMENT = f"""SELECT {_TAG}, {members.unless_known(_TAG, "row_to_json(d)::text")} FROM tasks_comment r
+JOIN auth_user u ON u.id = r.author_id CROSS JOIN LATERAL ({_COMMENTS[2]}) d WHERE r.id = %s AND r.task_id = %s"""
 
 
-def comment(task_id: uuid.UUID, comment_id: uuid.UUID, known: list[str] | None = None) -> tuple[int, str | None] | None:
-    """A comment's version and JSON, as `queries.read` has them, if it is one of this task; one statement."""
+def comment(task_id: uuid.UUID, comment_id: uuid.UUID, known: list[str] | None = None) -> tuple[str, str | None] | None:
+    """A comment's entity tag and JSON, as `queries.read` has them, if it is one of this task; one statement."""
     with connection.cursor() as cursor:
         cursor.execute(_COMMENT, [known or [], comment_id, task_id])
         return cursor.fetchone()

@@ -4,7 +4,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
 from tasks.api import parsers
-from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, SAFE_RETRY, TASK_ID, header, problems
+from tasks.api.schema import CREATED_ETAG, ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, SAFE_RETRY, TASK_ID, header, problems
 from tasks.api.serializers import CommentSerializer, WatcherSerializer
 
 _COMMENT_ID = OpenApiParameter("comment_id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The comment's id.")
@@ -32,7 +32,7 @@ describe_comments = extend_schema_view(
         description="The comment is a subject of its own in the audit log; the task's version stays as it is.",
         parameters=[
             TASK_ID, REASON, *SAFE_RETRY, header("Location", "The new comment.", [201]),
-            header("ETag", 'The version in double quotes: `"1"`.', [201]),
+            CREATED_ETAG,
         ],
         responses={201: CommentSerializer, **problems(400, 404, 409, 413, 415, 422)},
     ),

@@ -40,8 +40,8 @@ class CommentViewSet(ApiViewSet):
         found = around_queries.comment(task_key(id), task_key(comment_id), preconditions.known_tags(request._request))
         if found is None:
             raise Http404
-        version, text = found
-        headers = {"ETag": preconditions.etag(version)}
+        tag, text = found
+        headers = {"ETag": tag}
         if text is None:
             return empty_response(304, **headers)
         return json_response(text.encode(), **headers)
@@ -113,10 +113,11 @@ def _locked(request, task_id, comment_id) -> Comment:
         raise Http404
     if comment.author_id != request.user.pk and Right.MODERATE not in rights_of(request.user):
         raise exceptions.PermissionDenied("A comment is changed by its author, and by admins.")
-    preconditions.check(request._request, comment.version, "comment")
+    preconditions.check(request._request, comment.version, lambda: writing.tag(writing.document(comment)), "comment")
     return comment
 
 
 def _written(comment: Comment, status: int, **headers) -> HttpResponse:
-    headers["ETag"] = preconditions.etag(comment.version)
-    return json_response(orjson.dumps(writing.document(comment)), status, **headers)
+    document = writing.document(comment)
+    headers["ETag"] = writing.tag(document)
+    return json_response(orjson.dumps(document), status, **headers)

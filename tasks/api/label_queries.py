@@ -3,7 +3,7 @@
 
 from django.db import connection
 
-from tasks.api.members import unless_known, utc
+from tasks.api.members import tag, unless_known, utc
 from tasks.api.pagination import Page, Slice, cut
 from tasks.api.validation import task_id
 from tasks.labels import LABEL_LENGTH
@@ -45,11 +45,12 @@ def _named(written: str) -> tuple[str, list]:
     return ("l.name = %s", [written]) if key is None else ("l.id = %s", [key])
 
 
-_ONE = f"SELECT l.version, {unless_known('l', f'SELECT row_to_json(d)::text FROM ({DOCUMENT}) d')} FROM tasks_label l"
+_TAG = tag("l")
+_ONE = f"SELECT {_TAG}, {unless_known(_TAG, f'(SELECT row_to_json(d)::text FROM ({DOCUMENT}) d)')} FROM tasks_label l"
 
 
-def read(written: str, known: list[str] | None = None) -> tuple[int, str | None] | None:
-    """Version and JSON, as `queries.read` has them, of the label of this name or id; one statement."""
+def read(written: str, known: list[str] | None = None) -> tuple[str, str | None] | None:
+    """Entity tag and JSON, as `queries.read` has them, of the label of this name or id; one statement."""
     condition, parameters = _named(written)
     with connection.cursor() as cursor:
         cursor.execute(f"{_ONE} WHERE {condition}", [known or [], *parameters])

@@ -59,8 +59,8 @@ class LabelViewSet(ApiViewSet):
         found = label_queries.read(_key(label), preconditions.known_tags(request._request))
         if found is None:
             raise Http404
-        version, text = found
-        headers = {"ETag": preconditions.etag(version)}
+        tag, text = found
+        headers = {"ETag": tag}
         if text is None:
             return empty_response(304, **headers)
         return json_response(text.encode(), **headers)
@@ -123,7 +123,7 @@ def _locked(request, key: str) -> Label:
     label = label_queries.lock(key)
     if label is None:
         raise Http404
-    preconditions.check(request._request, label.version, "label")
+    preconditions.check(request._request, label.version, lambda: preconditions.etag(label.version), "label")
     return label
 
 

@@ -25,10 +25,19 @@ def _person(alias: str, more: str = "") -> str:
     return f"CASE WHEN {alias}.id IS NOT NULL THEN json_build_object('id', {alias}.id::text, 'name', {alias}.username{more}) END"
 
 
-def unless_known(alias: str, text: str) -> str:
-    """The text, or NULL where the parameter, an array, has the entity tag of the row's version (`preconditions.known_tags`).
-    CASE evaluates no branch that it does not take, so that nothing is looked up or written for it either."""
-    return f"""CASE WHEN NOT ARRAY['*', '"' || {alias}.version || '"'] && %s::text[] THEN ({text}) END"""
+def tag(alias: str, *names: str) -> str:
+    """The entity tag of a row, of whose people the document shows these names: `preconditions.etag`."""
+    version = f"{alias}.version"
+    if not names:
+        return f"""'"' || {version} || '"'"""
+    shown = " || chr(10) || ".join(f"coalesce({name}, '')" for name in names)
+    return f"""'"' || {version} || '-' || to_hex(crc32(convert_to({shown}, 'UTF8'))) || '"'"""
+
+
+def unless_known(tag: str, text: str) -> str:
+    """The text, or NULL where the parameter, an array, has the entity tag (`preconditions.known_tags`). CASE evaluates no branch
+    that it does not take, so that nothing is written for it either."""
+    return f"CASE WHEN NOT ARRAY['*', {tag}] && %s::text[] THEN {text} END"
 
 
 # In the order of the document.

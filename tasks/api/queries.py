@@ -14,13 +14,14 @@ from tasks.api.pagination import Slice, cut
 from tasks.api.search_pages import PlaceKeys, Relevance
 from tasks.models import Task
 
-_ONE = f"SELECT t.version, row_to_json(d)::text FROM tasks_task t {members.document(members.ALL)} WHERE t.id = %s"
-_TEXT = f"SELECT row_to_json(d)::text FROM (VALUES (1)) one {members.document(members.ALL)}"
-_ONE_UNLESS = f"SELECT t.version, {members.unless_known('t', _TEXT)} FROM tasks_task t WHERE t.id = %s"
+_TAG = members.tag("t", "a.username", "c.username")
+_FOUND = f"FROM tasks_task t {members.document(members.ALL)} WHERE t.id = %s"
+_ONE = f"SELECT {_TAG}, row_to_json(d)::text {_FOUND}"
+_ONE_UNLESS = f"SELECT {_TAG}, {members.unless_known(_TAG, 'row_to_json(d)::text')} {_FOUND}"
 
 
-def read(task_id: uuid.UUID, known: list[str] | None = None) -> tuple[int, str | None] | None:
-    """A task's version and JSON; one statement. No JSON, and none is made, where `known` has the entity tag of the version
+def read(task_id: uuid.UUID, known: list[str] | None = None) -> tuple[str, str | None] | None:
+    """A task's entity tag and JSON; one statement. No JSON, and none is made, where `known` has the tag
     (`preconditions.known_tags`)."""
     with connection.cursor() as cursor:
         if known is None:

@@ -44,12 +44,16 @@ def header(name: str, description: str, statuses: list[int]) -> OpenApiParameter
     return OpenApiParameter(name, str, OpenApiParameter.HEADER, description=description, response=statuses)
 
 
-ETAG = header("ETag", 'The version in double quotes: `"4"`.', [200])
+_TAG = "The version and, where people are shown, a checksum of their names"
+ETAG = header("ETag", f'{_TAG}: `"4-1c9f03ab"`.', [200])
+CREATED_ETAG = header("ETag", f'{_TAG}: `"1-1c9f03ab"`.', [201])
 LINK = header("Link", 'RFC 8288: `rel="next"` leads to older rows, `rel="prev"` to newer ones.', [200])
 # RFC 9110 §13.1: entity tags, which need not be ours, or `*`.
 _TAGS = {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$'}
-IF_MATCH = OpenApiParameter("If-Match", _TAGS, OpenApiParameter.HEADER, description='Write only if this is the version: `"4"`.')
-IF_NONE_MATCH = OpenApiParameter("If-None-Match", _TAGS, OpenApiParameter.HEADER, description='304 if this is the version: `"4"`.')
+IF_MATCH = OpenApiParameter(
+    "If-Match", _TAGS, OpenApiParameter.HEADER, description='Write only if this is the version: `"4"`, or an ETag of it.'
+)
+IF_NONE_MATCH = OpenApiParameter("If-None-Match", _TAGS, OpenApiParameter.HEADER, description="304 if this is the ETag.")
 REASON = OpenApiParameter("X-Change-Reason", str, OpenApiParameter.HEADER, description="Why; the change's event says so.")
 _BARE, _QUOTED = r"[!#-+\--:<-\[\]-~]{1,255}", r'"([ !#-\[\]-~]|\\["\\]){1,255}"'
 SAFE_RETRY = [

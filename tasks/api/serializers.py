@@ -51,7 +51,7 @@ class TaskSerializer(serializers.Serializer):
     summary = serializers.CharField(max_length=SUMMARY_LENGTH, required=False, allow_null=True, allow_blank=True)
     title = serializers.RegexField(NOT_BLANK, max_length=TITLE_LENGTH, help_text="Trimmed.")
     updated_at = serializers.DateTimeField(read_only=True)
-    version = serializers.IntegerField(read_only=True, min_value=1, help_text="1, 2, 3 … without a gap; also the ETag.")
+    version = serializers.IntegerField(read_only=True, min_value=1, help_text="1, 2, 3 … without a gap; the ETag begins with it.")
 
     def to_internal_value(self, data) -> dict:
         """Raises InvalidBody with every wrong field."""

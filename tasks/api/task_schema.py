@@ -6,6 +6,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from tasks.api import members, parsers, search, streams
 from tasks.api.ordering import ORDERINGS
 from tasks.api.schema import (
+    CREATED_ETAG,
     ETAG,
     IF_MATCH,
     IF_NONE_MATCH,
@@ -86,7 +87,6 @@ _COUNT = [
     header("Preference-Applied", "`count=exact` or `count=estimated`, where it was asked for.", [200]),
 ]
 _LOCATION = header("Location", "The new task.", [201])
-_CREATED_ETAG = header("ETag", 'The version in double quotes: `"1"`.', [201])
 
 _change = {
     "summary": "Change the fields given",
@@ -111,7 +111,7 @@ describe_tasks = extend_schema_view(
     ),
     create=extend_schema(
         summary="Create a task",
-        parameters=[REASON, *SAFE_RETRY, _LOCATION, _CREATED_ETAG],
+        parameters=[REASON, *SAFE_RETRY, _LOCATION, CREATED_ETAG],
         responses={201: TaskSerializer, **problems(400, 409, 413, 415, 422)},
     ),
     retrieve=extend_schema(

@@ -95,8 +95,8 @@ class TaskViewSet(ApiViewSet):
         found = queries.read(task_key(id), preconditions.known_tags(request._request))
         if found is None:
             raise Http404
-        version, text = found
-        headers = {"ETag": preconditions.etag(version)}
+        tag, text = found
+        headers = {"ETag": tag}
         if text is None:
             return empty_response(304, **headers)
         return json_response(text.encode(), **headers)
@@ -159,9 +159,10 @@ class TaskViewSet(ApiViewSet):
         task = queries.lock(key)
         if task is None:
             raise Http404
-        preconditions.check(request._request, task.version)
+        preconditions.check(request._request, task.version, lambda: writing.tag(writing.document(task)))
         return task
 
     def _written(self, task: Task, status: int, **headers) -> HttpResponse:
-        headers["ETag"] = preconditions.etag(task.version)
-        return json_response(orjson.dumps(writing.document(task)), status, **headers)
+        document = writing.document(task)
+        headers["ETag"] = writing.tag(document)
+        return json_response(orjson.dumps(document), status, **headers)

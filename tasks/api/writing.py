@@ -8,7 +8,7 @@ from django.http import HttpResponse
 
 from taskpulse.errors import InvalidBody, Problem
 from tasks import transitions
-from tasks.api import idempotency, queries, validation
+from tasks.api import idempotency, preconditions, queries, validation
 from tasks.audited import AuditedModel
 from tasks.models import Task
 
@@ -109,3 +109,9 @@ def document(row: AuditedModel) -> dict:
         return row.recorded
     (found,) = type(row).documents([row])
     return found
+
+
+def tag(shown: dict) -> str:
+    """The entity tag of a document of a task or a comment."""
+    people = [shown["author"]] if "author" in shown else [shown["assignee"], shown["created_by"]]
+    return preconditions.etag(shown["version"], *(person and person["name"] for person in people))
