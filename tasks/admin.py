@@ -13,6 +13,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import PermissionDenied
 from django.db import DataError, IntegrityError
 from django.db.models import BigIntegerField, F, Func, JSONField
+from django.db.models.expressions import RawSQL
 from django.http import HttpResponseRedirect
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
@@ -23,6 +24,7 @@ from taskpulse.changelist import RecordedAdmin
 from taskpulse.templatetags.console import utc
 from tasks import admin_comments, admin_outbox, admin_tokens  # noqa: F401 (they register their pages)
 from tasks.admin_labels import dot
+from tasks.api.search import MATCHES, newest
 from tasks.forms import TaskForm, is_key
 from tasks.models import Comment, Priority, Status
 
@@ -104,8 +106,8 @@ class TaskAdmin(RecordedAdmin):
     list_display = ["title", "status_label", "priority_label", "assignee", "label_chips", "progress", "updated"]
     list_filter = ["status", "priority", AssigneeFilter, LabelFilter]
     list_defer = ("description", "summary")
-    search_fields = ["title", "description"]
-    search_help_text = "Title, description or task id"
+    search_fields = ["title"]  # so that there is a search; what it looks at, `get_search_results` says
+    search_help_text = f"Words of a task, as in the API: the newest {MATCHES:,} that match; or its id"
     autocomplete_fields = ["parent"]
     readonly_fields = ["progress"]
     actions = ["mark_completed", "set_priority_high", "set_priority_medium", "set_priority_low"]
@@ -154,10 +156,13 @@ class TaskAdmin(RecordedAdmin):
     def get_search_results(self, request, queryset, search_term):
         if request.GET.get("field_name") == "parent":
             queryset = queryset.filter(parent=None)
+        typed = search_term.strip()
+        if not typed:
+            return queryset, False
         try:
-            return queryset.filter(pk=UUID(search_term.strip())), False
+            return queryset.filter(pk=UUID(typed)), False
         except ValueError:
-            return super().get_search_results(request, queryset, search_term)
+            return queryset.filter(pk__in=_found(typed, queryset)), False
 
     @action(description="Mark completed", permissions=["change"])
     def mark_completed(self, request, queryset):
@@ -276,6 +281,16 @@ class TaskAdmin(RecordedAdmin):
         if not change:
             obj.created_by = request.user
         super().save_model(request, obj, form, change)
+
+
+def _found(typed: str, queryset) -> RawSQL:
+    """The keys of what the API would find, among the tasks of the queryset: by the index of words, at a cost that does not grow
+    with the table."""
+    among, values = "WHERE", ()
+    if queryset.query.where:
+        keys, values = queryset.order_by().values("pk").query.get_compiler(queryset.db).as_sql()
+        among = f"WHERE s.task_id IN ({keys}) AND"
+    return RawSQL(f"SELECT task_id FROM ({newest(typed, among)}) found", values)  # noqa: S608, S611 (literals are quoted)
 
 
 def _refusal(error: Exception) -> str:

@@ -4,9 +4,11 @@ import datetime
 
 import orjson
 import pytest
+from django.db import connection
 
+from tasks.api import search
 from tasks.models import OutboxEvent, Task
-from tests.api_client import person
+from tests.api_client import person, statements
 from tests.console_pages import TASKS, Console, change_page
 from tests.recording import messages, record, waiting
 
@@ -214,6 +216,37 @@ def test_search_and_filters():
     assert console.rows(f"{TASKS}?assignee={ana.username}") == [one]
     assert console.rows(f"{TASKS}?assignee=nobody") == [two]
     assert console.rows(f"{TASKS}?assignee=me") == []
+
+
+def test_search_is_that_of_the_api(monkeypatch):
+    made = {title: Task.objects.create(title=title) for title in ("Überfällige Rechnung", "the invoice", "100 %% of invoices")}
+    done = Task.objects.create(title="invoice", status="completed")
+    console = Console("viewer")
+    assert console.rows(f"{TASKS}?q=uberf") == [made["Überfällige Rechnung"]]
+    assert console.rows(f"{TASKS}?q=%22the+invoice%22") == [made["the invoice"]]
+    assert console.rows(f"{TASKS}?q=invoice*+-the+%25s") == []
+    assert console.rows(f"{TASKS}?q=invoice*+-the+%25") == [done, made["100 %% of invoices"]]
+    assert len(console.rows(f"{TASKS}?q=+")) == 4
+    monkeypatch.setattr(search, "MATCHES", 1)
+    assert console.rows(f"{TASKS}?q=invoice") == [done]
+    assert console.rows(f"{TASKS}?q=invoice&status__exact=pending") == [made["100 %% of invoices"]], "the newest of those"
+
+
+@pytest.mark.parametrize("query", ["q=invoice", "q=invoice&status__exact=pending"])
+def test_search_reads_the_index_of_words(query):
+    task = Task.objects.create(title="the invoice")
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO tasks_task (title) SELECT 'many more ' || n FROM generate_series(1, 3000) n")
+        cursor.execute("ANALYZE tasks_task, tasks_search")
+    console = Console("viewer")
+    with statements() as run:
+        assert console.rows(f"{TASKS}?{query}") == [task]
+    (looked,) = [sql for sql in run if "tasks_search" in sql]
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {looked}")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "Bitmap Index Scan on tasks_search_words" in plan, plan
 
 
 def test_the_history_stands_beside_the_form_with_what_is_pending():

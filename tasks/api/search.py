@@ -91,16 +91,23 @@ class Frame(NamedTuple):
 
 
 def found(typed: str, filters: Filters, frame: Frame | None = None) -> str:
-    """A statement for the keys and words of what is found among the tasks that the filters match.
+    """A statement for the keys and words of what is found among the tasks that the filters match, without parameters.
 
     A later page looks within the frame of the first: what was found then is found again, however many tasks match that were
     made since. What begins to match in the frame is found too, so that there is room for as much again.
     """
-    asked, where = query(typed), rows.matching(filters)
+    where = rows.matching(filters)
     tasks = f"JOIN tasks_task t ON t.id = s.task_id {where} AND" if where else "WHERE"
-    within, room = (f" AND s.task_id BETWEEN '{frame.oldest}' AND '{frame.newest}'", 2) if frame else ("", 1)
+    if frame is None:
+        return newest(typed, tasks)
+    return newest(typed, f"{tasks} s.task_id BETWEEN '{frame.oldest}' AND '{frame.newest}' AND", room=2)
+
+
+def newest(typed: str, tasks: str, room: int = 1) -> str:
+    """The newest that match; `tasks` stands between the table `tasks_search s` and the condition on its words, and restricts it."""
+    asked = query(typed)
     return f"""SELECT s.task_id, s.words FROM (
-  SELECT s.task_id, s.words FROM tasks_search s {tasks} s.words @@ {asked.words}{within}
+  SELECT s.task_id, s.words FROM tasks_search s {tasks} s.words @@ {asked.words}
   ORDER BY s.task_id DESC LIMIT {LOOKED_AT * room}) s
 WHERE s.words @@ {asked.exact} ORDER BY s.task_id DESC LIMIT {MATCHES * room}"""
 
