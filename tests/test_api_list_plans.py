@@ -4,7 +4,8 @@ import pytest
 from django.db import connection
 from django.http import QueryDict
 
-from tasks.api import listing, queries, rows
+from tasks.api import listing, queries, rows, streams
+from tasks.api.ordering import ORDERINGS
 from tests.benchmarks.million import FLAT, LIMIT, PASSED_OVER, Look, Team, fill
 
 pytestmark = pytest.mark.django_db
@@ -61,3 +62,41 @@ def test_the_planner_knows_each_word_that_is_looked_for(team, query):
         cursor.execute("DEALLOCATE looked_for")
     assert "'refund'" in plan, plan
     assert "task_phrase" not in plan, plan
+
+
+_WHOLE = [
+    *(f"ordering={name}" for name in ORDERINGS), "assignee=me&ordering=-created_at", "assignee=me&ordering=due_at",
+    "status=pending,completed&ordering=-due_at", "status=pending&ordering=updated_at", "status=completed&ordering=priority",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [streams.JSON_LINES, streams.CSV], ids=["lines", "csv"])
+@pytest.mark.parametrize("query", _WHOLE)
+def test_the_whole_list_is_given_as_it_is_read(team, query, form):
+    """Nothing of it is kept until all of it is there: then it would be on disk, as far as it is larger than `work_mem`."""
+    asked = listing.read(QueryDict(team.query(query)), team.user_id, whole=True)
+    with connection.cursor() as cursor:
+        streams.limit_and_order(cursor, asked, 60)
+        cursor.execute("SET LOCAL work_mem = '64kB'")
+        for selected, parameters in queries.parts(asked):
+            copy = streams.statement(asked, form, selected, asked.page.limit)
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS) {copy[6 : copy.rindex(') TO STDOUT')]}", parameters)
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+            assert "temp written" not in plan, plan
+            assert "Sort Method" not in plan, plan
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("", True), ("status=pending&ordering=due_at&due_before={old}", True),
+     ("assignee=me&status=pending&ordering=-updated_at", True), ("label=rare", False),
+     ("category=category-3&ordering=due_at", False), ("due_before={old}&ordering=created_at", False),
+     ("q=refund&ordering=due_at", False)],
+)  # fmt: skip
+def test_where_a_filter_passes_over_tasks_the_planner_may_sort(team, query, expected):
+    asked = listing.read(QueryDict(team.query(query)), team.user_id, whole=True)
+    with connection.cursor() as cursor:
+        streams.limit_and_order(cursor, asked, 1.5)
+        cursor.execute("SELECT current_setting('enable_sort'), current_setting('statement_timeout')")
+        assert cursor.fetchone() == ("off" if expected else "on", "1500ms")
+        cursor.execute("SET LOCAL statement_timeout = 0; SET LOCAL enable_sort = on")

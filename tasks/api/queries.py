@@ -46,6 +46,13 @@ def select(asked: Listing) -> tuple[str, list]:
     return rows.select(asked.filters, asked.ordering, asked.page)
 
 
+def parts(asked: Listing) -> list[tuple[str, list]]:
+    """Statements for the parts of a list, as `rows.parts`; one at least."""
+    if isinstance(asked.ordering, Relevance):
+        return [select(asked)]
+    return rows.parts(asked.filters, asked.ordering, asked.page) or [select(asked)]
+
+
 def page(asked: Listing) -> Slice:
     """A page of tasks, with the positions from which its neighbours begin; one statement."""
     at, ordering = asked.page, asked.ordering

@@ -41,6 +41,31 @@ class Sql(NamedTuple):
 def select(filters: Filters, ordering: Ordering, at: Page) -> tuple[str, list]:
     """A statement for the rows of a page and one row more, if there is one, in the direction of `at`: the columns of a task
     and `part`. Whoever selects from it orders by `order()`."""
+    stretches = _stretches(filters, ordering, at)
+    if not stretches:
+        return "SELECT t.*, 0 AS part FROM tasks_task t WHERE false", []
+    if len(stretches) == 1:
+        return _alone(*stretches[0])
+    return _one_after_the_other(stretches, at)
+
+
+def parts(filters: Filters, ordering: Ordering, at: Page) -> list[tuple[str, list]]:
+    """A statement for each part of the list, as `select` has them all in one, of which each gives up to a whole page. PostgreSQL
+    gives the rows of each as it reads them, where one statement for all keeps those of each part to the last, on disk if they
+    are many."""
+    return [_alone(*stretch) for stretch in _stretches(filters, ordering, at)]
+
+
+def in_order(filters: Filters, ordering: Ordering) -> bool:
+    """Whether indexes give what matches in the list's order and pass over nothing, so that no sort could read less."""
+    columns = {condition.column for condition in filters.conditions}
+    return columns <= {ordering.column} and all(
+        filters.equal.keys() <= set(_Stretch(filters, ordering, part, Page(), None).leading()) for part in ordering.parts
+    )
+
+
+def _stretches(filters: Filters, ordering: Ordering, at: Page) -> list[tuple[int, Sql]]:
+    """The parts that may have rows of the page, with their numbers."""
     numbered = list(enumerate(ordering.parts))
     if at.backward:
         numbered.reverse()
@@ -51,12 +76,11 @@ def select(filters: Filters, ordering: Ordering, at: Page) -> tuple[str, list]:
         merged = _Stretch(filters, ordering, part, at, at.key if at.key and at.key.part == number else None).merged()
         if merged is not None:
             stretches.append((number, merged))
-    if not stretches:
-        return "SELECT t.*, 0 AS part FROM tasks_task t WHERE false", []
-    if len(stretches) == 1:
-        ((number, one),) = stretches
-        return f"SELECT t.*, {number} AS part FROM ({one.text}) t", one.values
-    return _one_after_the_other(stretches, at)
+    return stretches
+
+
+def _alone(number: int, one: Sql) -> tuple[str, list]:
+    return f"SELECT t.*, {number} AS part FROM ({one.text}) t", one.values
 
 
 def _one_after_the_other(stretches: list[tuple[int, Sql]], at: Page) -> tuple[str, list]:
@@ -137,7 +161,7 @@ class _Stretch:
             return None
         if self._part.valued is False and any(condition.column == column for condition in self._filters.conditions):
             return None
-        leading = self._leading()
+        leading = self.leading()
         others = self._others(leading)
         choices = [[(name, value) for value in self._equal.get(name) or _VALUES[name]] for name in leading]
         branches = [self._branch(chosen, others) for chosen in itertools.product(*choices)]
@@ -147,7 +171,7 @@ class _Stretch:
         end = f"ORDER BY t.{column} {self._way}, t.id {self._way} LIMIT {self._limit}"
         return Sql(f"SELECT t.* FROM ({union}) t {end}", [value for branch in branches for value in branch.values])
 
-    def _leading(self) -> tuple[str, ...]:
+    def leading(self) -> tuple[str, ...]:
         """The columns of the index that leads."""
         for columns in _INDEXES[self._ordering.column]:
             count = 1

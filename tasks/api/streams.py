@@ -1,4 +1,5 @@
-"""The task list as a whole, as JSON Lines or CSV: PostgreSQL writes it in one statement, and this hands it on as it comes.
+"""The task list as a whole, as JSON Lines or CSV: PostgreSQL writes it, in one statement for each part that the ordering has, and
+this hands it on as it comes.
 
 Of JSON Lines each line is a task as the list shows it. CSV is that of RFC 4180 in UTF-8 with a header row; `assignee` and
 `created_by` take a column for the id and one for the name, and labels are written as the parameter `label` takes them:
@@ -8,6 +9,7 @@ apostrophe put before it. A text of ours begins with one only then: who takes th
 """
 # ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from taskpulse.errors import InvalidQuery, Problem
 from tasks.api import long_answers, members, queries, rows
 from tasks.api.listing import Listing
 from tasks.api.negotiation import preferred
+from tasks.api.ordering import Ordering
 
 _BLOCK_BYTES = 65_536
 _FORMULA = r"'=', '+', '-', '@', E'\t', E'\r', E'\n', '''', '＝', '＋', '－', '＠'"
@@ -55,34 +58,58 @@ def answer(request, asked: Listing, form: Form):
     return long_answers.answer(_blocks(asked, form), form.content_type, form.filename)
 
 
-def statement(asked: Listing, form: Form) -> tuple[str, list]:
-    """A COPY, with its parameters."""
-    at, ordering = asked.page, asked.ordering
-    selected, parameters = queries.select(asked)
+def statement(asked: Listing, form: Form, selected: str, limit: int, is_first: bool = True) -> str:
+    """The COPY of one part of the list."""
+    options = ""
     if form is CSV:
         shown, joins = _columns(asked.members), members.PEOPLE
-        options = " (FORMAT csv, HEADER)"
+        options = f" (FORMAT csv, HEADER {is_first})"
     else:
-        shown, joins, options = "row_to_json(d)::text", members.document(asked.members), ""
-    end = f"ORDER BY {rows.order(ordering, at)} LIMIT {at.limit}"
-    return f"COPY ({rows.with_found(asked.filters)}SELECT {shown} FROM ({selected}) t {joins} {end}) TO STDOUT{options}", parameters
+        shown, joins = "row_to_json(d)::text", members.document(asked.members)
+    end = f"ORDER BY {rows.order(asked.ordering, asked.page)} LIMIT {limit}"
+    return f"COPY ({rows.with_found(asked.filters)}SELECT {shown} FROM ({selected}) t {joins} {end}) TO STDOUT{options}"
+
+
+def limit_and_order(cursor, asked: Listing, seconds: float) -> None:
+    """Of the transaction: how long a part may take, and that nothing is sorted which an index gives in order. For an index that
+    begins with another column than the ordering's PostgreSQL takes neighbours in it to be far apart in the table (it knows the
+    correlation of the first column alone), and would rather sort a large table, on disk."""
+    is_sorted = isinstance(asked.ordering, Ordering) and rows.in_order(asked.filters, asked.ordering)
+    cursor.execute(
+        "SELECT set_config('statement_timeout', %s, true), set_config('enable_sort', %s, true)",
+        [str(max(1, round(seconds * 1000))), "off" if is_sorted else "on"],
+    )
 
 
 def _blocks(asked: Listing, form: Form) -> Iterator[bytes]:
     """Blocks of whole lines, as PostgreSQL sends them: it waits while the client does, as long as a request may take."""
-    sql, parameters = statement(asked, form)
-    with transaction.atomic(), connection.cursor() as cursor, connection.wrap_database_errors:
-        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(settings.WEB_REQUEST_SECONDS * 1000)])
-        with cursor.cursor.copy(sql, parameters) as copy:
+    lines, size = [], 0
+    for line in _lines(asked, form):
+        lines.append(line[:-1])
+        size += len(line)
+        if size >= _BLOCK_BYTES:
+            yield _block(lines, form)
             lines, size = [], 0
-            for line in copy:
-                lines.append(line[:-1])
-                size += len(line)
-                if size >= _BLOCK_BYTES:
-                    yield _block(lines, form)
-                    lines, size = [], 0
     if lines:
         yield _block(lines, form)
+
+
+def _lines(asked: Listing, form: Form) -> Iterator[bytes]:
+    """Of one part after the other, in one snapshot: who streams alone in the transaction has one of its own."""
+    parts, left = queries.parts(asked), asked.page.limit
+    end = time.monotonic() + settings.WEB_REQUEST_SECONDS
+    has_own = not connection.in_atomic_block
+    with transaction.atomic(), connection.cursor() as cursor, connection.wrap_database_errors:
+        if len(parts) > 1 and has_own:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        for number, (selected, parameters) in enumerate(parts):
+            limit_and_order(cursor, asked, end - time.monotonic())
+            is_first = number == 0
+            with cursor.cursor.copy(statement(asked, form, selected, left, is_first), parameters) as copy:
+                yield from copy
+            left -= cursor.cursor.rowcount
+            if left <= 0:
+                return
 
 
 def _block(lines: list[bytes], form: Form) -> bytes:
