@@ -9,6 +9,8 @@ import copy
 
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import InvalidBody, Problem
 from tasks import deletion
@@ -18,13 +20,17 @@ from tasks.locked_update import update_locked
 from tasks.models import Task
 
 _ORDER = [CREATE, UPDATE, DELETE]
+# Of the texts of the tasks that are named, as JSON: as many as a body has. Row, event and answer are in memory together, and 1,000
+# of the longest would have 120 MB in each.
+MOST_BYTES = 1_000_000
 
 
 def run(operations: list[Operation], user) -> None:
-    """Applies those without a problem, in the caller's transaction. Each has its `task` or its `problem` then."""
+    """Applies those without a problem, in the caller's transaction. Each has its `task` or its `problem` then. Raises InvalidBody
+    where the tasks are too long to be changed at once."""
     named = {operation.values["parent"] for operation in _open(operations) if operation.values.get("parent")}
     keys = {operation.key for operation in _open(operations) if operation.key}
-    rows, parents = queries.lock_all(keys | named) if keys or named else ({}, set())
+    rows, parents = _locked(keys | named)
     for operation in _open(operations):
         if operation.key is not None:
             _meet(operation, rows.get(operation.key))
@@ -35,6 +41,17 @@ def run(operations: list[Operation], user) -> None:
     _check_people(_open(writes), people)
     _check_parents(_open(operations), rows, parents)
     _write_or_split(sorted(_open(operations), key=lambda operation: _ORDER.index(operation.op)), user, people)
+
+
+def _locked(keys: set) -> tuple[dict, set]:
+    if not keys:
+        return {}, set()
+    size = queries.size(keys, MOST_BYTES)
+    if size > MOST_BYTES:
+        detail = _("the texts of these tasks have {size} bytes as JSON, and one request changes {most} at most; name fewer tasks")
+        detail = format_lazy(detail, size=size, most=MOST_BYTES)
+        raise InvalidBody([{"pointer": "#/operations", "detail": detail}])
+    return queries.lock_all(keys)
 
 
 def documents(operations: list[Operation]) -> list[dict | None]:

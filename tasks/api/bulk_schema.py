@@ -1,8 +1,10 @@
 """What the OpenAPI document says of `/api/tasks/bulk`."""
 
+from django.conf import settings
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema, extend_schema_view
 from rest_framework import serializers
 
+from tasks.api.bulk import MOST_BYTES
 from tasks.api.operations import CREATE, DELETE, MOST, UPDATE
 from tasks.api.schema import REASON, SAFE_RETRY, ProblemSerializer, problems
 from tasks.api.serializers import TaskChangeSerializer, TaskSerializer
@@ -56,9 +58,11 @@ describe_bulk = extend_schema_view(
         summary="Create, change and delete up to 1,000 tasks",
         description="All or nothing: one that cannot be done refuses all, by one problem whose `errors` point into each "
         "(`#/operations/3/task/title`), of the type that they share or else `invalid-body`. With `atomic` false the others are "
-        "done, in one transaction, and each operation has its result.",
+        "done, in one transaction, and each operation has its result. A body has "
+        f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE:,} bytes at most, and the texts of the tasks that it names {MOST_BYTES:,} as JSON; "
+        "else nothing is done. 429: other bulk requests are under way.",
         parameters=[REASON, *SAFE_RETRY],
         request=BulkSerializer,
-        responses={200: OperationResultSerializer(many=True), **problems(400, 404, 409, 412, 413, 415, 422, 428)},
+        responses={200: OperationResultSerializer(many=True), **problems(400, 404, 409, 412, 413, 415, 422, 428, 429)},
     )
 )

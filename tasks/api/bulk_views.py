@@ -1,6 +1,12 @@
 """`/api/tasks/bulk`: up to 1,000 creations, updates and deletions in one request and one transaction."""
 
+import ctypes
+import gc
+import threading
+from contextlib import contextmanager
+
 import orjson
+from django.utils.translation import gettext_lazy as _
 
 from taskpulse import problem_types
 from taskpulse.errors import Problem
@@ -9,6 +15,29 @@ from tasks.api import bulk, operations, parsers, validation, writing
 from tasks.api.bulk_schema import describe_bulk
 from tasks.api.operations import CREATE, DELETE, Operation
 from tasks.api.views import ApiViewSet, json_response
+
+
+_WAIT_SECONDS = 2
+_BUSY = _("Other bulk requests are under way; send this one again.")
+# One at a time in a process: each takes some 30 MB of memory.
+place = threading.BoundedSemaphore(1)
+# Of glibc (malloc_trim(3)); another C library gives back what is free by itself.
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+@contextmanager
+def _alone():
+    """Raises Problem 429 where others take too long. What was used is given back: the garbage collector seldom runs in the web role
+    (deploy/gunicorn.conf.py), and each thread would keep the memory of its largest request."""
+    if not place.acquire(timeout=_WAIT_SECONDS):
+        raise Problem(429, _BUSY, headers={"Retry-After": str(_WAIT_SECONDS)})
+    try:
+        yield
+    finally:
+        gc.collect()
+        if _trim is not None:
+            _trim(0)
+        place.release()
 
 
 @describe_bulk
@@ -26,7 +55,8 @@ class BulkViewSet(ApiViewSet):
             shown = zip(asked, bulk.documents(asked), strict=True)
             return json_response(orjson.dumps([_result(operation, task, request) for operation, task in shown]))
 
-        return writing.answer(request, write)
+        with _alone():
+            return writing.answer(request, write)
 
 
 def _refuse_all(atomic: bool, asked: list[Operation]) -> None:

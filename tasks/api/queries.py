@@ -94,11 +94,30 @@ def _with_people(row) -> Task:
     return task
 
 
+_LENGTHS = " + ".join(f"octet_length(coalesce(t.{name}, ''))" for name in ("title", "description", "summary", "category"))
+# The length of a stored text is known without reading it; of what JSON makes of them only if they are not too long by themselves.
+_SIZE = f"""SELECT CASE WHEN stored > %(most)s THEN stored ELSE (
+  SELECT sum(octet_length(json_build_array(t.title, t.description, t.summary, t.category, t.labels)::text))
+  FROM tasks_task t WHERE t.id = ANY (%(keys)s::uuid[])) END
+FROM (SELECT sum({_LENGTHS}) AS stored FROM tasks_task t WHERE t.id = ANY (%(keys)s::uuid[])) one"""
+
+
+def size(keys, most: int) -> int:
+    """The bytes that the texts of these tasks have together as JSON, or fewer if these are more than `most` too; one statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SIZE, {"keys": _array(keys), "most": most})
+        return int(cursor.fetchone()[0] or 0)
+
+
+def _array(keys) -> str:
+    return "{" + ",".join(map(str, keys)) + "}"
+
+
 def lock_all(keys) -> tuple[dict[uuid.UUID, Task], set[uuid.UUID]]:
     """The tasks of `keys` that are there, each as `lock` gives it, and which of them have subtasks; one statement."""
     found, parents = {}, set()
     with connection.cursor() as cursor:
-        cursor.execute(_LOCK_ALL, ["{" + ",".join(map(str, keys)) + "}"])
+        cursor.execute(_LOCK_ALL, [_array(keys)])
         for has_subtasks, *row in cursor:
             task = _with_people(row)
             found[task.pk] = task
