@@ -37,7 +37,7 @@ tamper-test: $(VENV)/.dev
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(VENV)/.bench
+bench: $(VENV)/.bench $(VENV)/.express
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 # A million changes twice, the second time beside an open snapshot: size, dead rows, the relay's poll. Some 10 minutes.
@@ -151,6 +151,15 @@ $(VENV)/.run $(VENV)/.dev $(VENV)/.bench $(VENV)/.schemathesis $(VENV)/.image: $
 		echo "installing $(lastword $(REQUIREMENTS)) …"; \
 		if [ -n "$(INTO)" ]; then $(BIN)/python -m venv --clear --without-pip $(VENV)/image; fi && \
 		$(BIN)/python -m pip $(INTO) install --quiet --disable-pip-version-check --require-hashes $(REQUIREMENTS:%=-r %) && echo "$$sum" > $@; fi
+
+# The peer that runs on Node.js, where npm is there; elsewhere the benchmarks leave it out.
+EXPRESS := tests/benchmarks/peer_express
+$(VENV)/.express: $(VENV)/.made FORCE
+	@command -v npm > /dev/null || { echo "npm is not there: no benchmark beside Express (it needs Node.js 20 or newer)"; exit 0; }; \
+	sum=$$(cat $(EXPRESS)/package.json $(EXPRESS)/package-lock.json | cksum); \
+	if [ "$$sum" != "$$(cat $@ 2>/dev/null)" ] || [ ! -d $(EXPRESS)/node_modules ]; then \
+		echo "installing $(EXPRESS)/package-lock.json …"; \
+		npm ci --prefix $(EXPRESS) --silent --no-audit --no-fund --ignore-scripts && echo "$$sum" > $@; fi
 
 .PHONY: FORCE
 FORCE:

@@ -1,5 +1,6 @@
 """What is installed is what was asked for: NAME.in (direct packages, reasons) and NAME.txt (everything, hashed) agree."""
 
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -95,3 +96,11 @@ def test_each_action_of_a_workflow_is_pinned_by_its_commit():
     ]
     assert used
     assert [action for action in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)] == []
+
+
+def test_the_lock_of_the_express_peer_has_checksums_and_names_no_registry():
+    folder = ROOT / "tests/benchmarks/peer_express"
+    lock = json.loads((folder / "package-lock.json").read_text())["packages"]
+    assert lock.pop("")["dependencies"] == json.loads((folder / "package.json").read_text())["dependencies"]
+    assert lock
+    assert [name for name, entry in lock.items() if "resolved" in entry or not entry["integrity"].startswith("sha512-")] == []

@@ -1,6 +1,7 @@
-"""The API beside the FastAPI peer: the same requests, the same PostgreSQL, by turns, at 1, 8 and 32 connections.
+"""The API beside a peer: the same requests, the same PostgreSQL, by turns, at several numbers of connections.
 
-Neither side's events are carried on meanwhile: relay and consumer do not run.
+The FastAPI peer does the same durable work. The Express peer does less of it, and sends its event to Kafka within the
+request. What waits in an outbox is not carried on meanwhile: relay and consumer do not run.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import itertools
 import json
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
@@ -20,16 +22,15 @@ from tasks.outbox import OutboxEvent
 from tests.benchmarks import load, services
 from tests.benchmarks.machine import cpu_seconds, median, percentile, postmaster, resident_mb
 
-CONNECTIONS = (1, 8, 32)
 OPERATIONS = ("create", "update", "list", "get")
 TASKS = 5_000
 DESCRIPTION = "The invoice of March was charged twice after the retry, and the refund went out once."
 
 
 def seed() -> tuple[str, list[str]]:
-    """Tasks in both schemas; a member's token and the tasks' ids."""
+    """Tasks, a member's token and the tasks' ids; what an earlier run left stays."""
     people = get_user_model().objects
-    ana, ben = people.create_user("ana"), people.create_user("ben")
+    (ana, _), (ben, _) = people.get_or_create(username="ana"), people.get_or_create(username="ben")
     ana.groups.add(Group.objects.get(name="member"))
     _, secret = ApiToken.issue(ana, "benchmark")
     with transaction.atomic():
@@ -46,7 +47,7 @@ def seed() -> tuple[str, list[str]]:
     return secret, [str(task.pk) for task in tasks]
 
 
-def copy_to_peer(database_url: str) -> None:
+def copy_to_fastapi(database_url: str) -> None:
     """The peer's schema, with the same people and tasks."""
     os.environ["PEER_DATABASE_URL"] = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
     from tests.benchmarks import peer_fastapi
@@ -65,6 +66,33 @@ def copy_to_peer(database_url: str) -> None:
         cursor.execute(f"INSERT INTO peer.task ({names}) SELECT {names} FROM tasks_task")
         for table in ("tasks_task", "tasks_outbox", "peer.task", "peer.outbox"):
             cursor.execute(f"VACUUM ANALYZE {table}")
+
+
+def copy_to_express(database_url: str) -> None:
+    """The peer's schema, with the same tasks, of the people whom TaskPulse has."""
+    names = (
+        "id, title, description, priority, status, category, summary, labels, assignee_id, due_at, created_at, updated_at, "
+        "completed_at"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute((services.EXPRESS / "schema.sql").read_text())
+        cursor.execute(f"INSERT INTO peer2.task ({names}) SELECT {names} FROM tasks_task")
+        for table in ("tasks_task", "tasks_outbox", "peer2.task"):
+            cursor.execute(f"VACUUM ANALYZE {table}")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    name: str
+    schema: str
+    copy: Callable[[str], None]
+    # Of a port and a database's URL: a context manager of its processes, the server's first.
+    serve: Callable
+    connections: tuple[int, ...]
+
+
+FASTAPI = Peer("fastapi", "peer", copy_to_fastapi, services.fastapi, (1, 8, 32))
+EXPRESS = Peer("express", "peer2", copy_to_express, services.express, (8, 32))
 
 
 def requests_of(operation: str, token: str | None, ids: list[str]):
@@ -90,59 +118,66 @@ def numbered(request: bytes) -> bytes:
     return request.replace(load.MARKER.encode(), b"%08d")
 
 
-def measure(side: "Side", operation: str, connections: int, seconds: float) -> dict:
+@dataclass(frozen=True, slots=True)
+class Side:
+    port: int
+    token: str | None
+    ids: list[str]
+    server: psutil.Process
+    database: psutil.Process | None
+    # That the server sends to within a request.
+    broker: psutil.Process | None = None
+
+    def cpu(self) -> tuple[float, float, float]:
+        """Seconds of processor time so far: server, PostgreSQL, broker."""
+        return cpu_seconds(self.server), cpu_seconds(self.database), cpu_seconds(self.broker)
+
+
+def measure(side: Side, operation: str, connections: int, seconds: float) -> dict:
     before = side.cpu()
     run = load.drive(side.port, requests_of(operation, side.token, side.ids), connections, seconds)
-    after = side.cpu()
+    server, database, broker = ((after - earlier) / run.requests * 1e6 for earlier, after in zip(before, side.cpu(), strict=True))
     return {
         "rate": run.rate,
         "p50_ms": percentile(run.latencies, 0.5),
         "p99_ms": percentile(run.latencies, 0.99),
-        "cpu_us": (sum(after) - sum(before)) / run.requests * 1e6,
-        "database_cpu_us": (after[1] - before[1]) / run.requests * 1e6,
+        "cpu_us": server + database,
+        "database_cpu_us": database,
+        "broker_cpu_us": broker,
         "client_cpu_us": run.client_cpu_us,
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    port: int
-    token: str
-    ids: list[str]
-    server: psutil.Process
-    database: psutil.Process | None
-
-    def cpu(self) -> tuple[float, float]:
-        """Seconds of processor time so far: server, PostgreSQL."""
-        return cpu_seconds(self.server), cpu_seconds(self.database)
-
-
-def run(database_url: str, rounds: int, seconds: float) -> dict:
+def run(database_url: str, peer: Peer, rounds: int, seconds: float) -> dict:
     """Figures by operation and number of connections: medians of the rounds, and of the ratios within each round."""
     token, ids = seed()
-    copy_to_peer(database_url)
+    peer.copy(database_url)
     database = postmaster(connection)
     connection.close()
     ports = services.free_port(), services.free_port()
-    with services.taskpulse(ports[0]) as ours, services.peer(ports[1], database_url) as theirs:
-        sides = [Side(ports[0], token, ids, ours, database), Side(ports[1], token, ids, theirs, database)]
+    with services.taskpulse(ports[0]) as ours, peer.serve(ports[1], database_url) as (theirs, broker):
+        sides = [Side(ports[0], token, ids, ours, database), Side(ports[1], token, ids, theirs, database, broker)]
         for side, operation in itertools.product(sides, OPERATIONS):
             measure(side, operation, 8, seconds / 2)  # every worker has seen everything
         found: dict = {}
         for number in range(rounds):
             turns = sides if number % 2 == 0 else sides[::-1]
-            for connections, operation in itertools.product(CONNECTIONS, OPERATIONS):
+            for connections, operation in itertools.product(peer.connections, OPERATIONS):
                 pair = {side.port: measure(side, operation, connections, seconds) for side in turns}
                 found.setdefault((operation, connections), []).append((pair[ports[0]], pair[ports[1]]))
         web = [resident_mb(worker) for worker in ours.children()]
-    details = {operation: {str(n): _summary(found[operation, n]) for n in CONNECTIONS} for operation in OPERATIONS}
-    return {"rounds": rounds, "seconds_a_turn": seconds, "web_worker_mb": web, "operations": details}
+        their_web = [resident_mb(worker) for worker in theirs.children()]
+    details = {operation: {str(n): _summary(found[operation, n], peer.name) for n in peer.connections} for operation in OPERATIONS}
+    return {
+        "rounds": rounds, "seconds_a_turn": seconds, "web_worker_mb": web, f"{peer.name}_worker_mb": their_web,
+        "operations": details,
+    }  # fmt: skip
 
 
-def _summary(pairs: list[tuple[dict, dict]]) -> dict:
+def _summary(pairs: list[tuple[dict, dict]], peer: str) -> dict:
     sides = {
         name: {key: round(median(pair[position][key] for pair in pairs), 2) for key in pairs[0][0]}
-        for position, name in enumerate(("taskpulse", "fastapi"))
+        for position, name in enumerate(("taskpulse", peer))
     }
     return {
         **sides,
@@ -159,9 +194,9 @@ def ratios(found: dict) -> dict[str, float]:
     }
 
 
-def clear() -> None:
+def clear(peer: Peer) -> None:
     """No event is left waiting."""
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM tasks_outbox")
-        cursor.execute("DROP SCHEMA peer CASCADE")
+        cursor.execute(f"DROP SCHEMA {peer.schema} CASCADE")
         cursor.execute("VACUUM ANALYZE tasks_outbox")

@@ -1,6 +1,8 @@
-"""The two services under test as processes: TaskPulse's web role, and the peer."""
+"""The services under test as processes: TaskPulse's web role, and the peers."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -8,10 +10,12 @@ import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
 WORKERS = 2
+EXPRESS = Path(__file__).resolve().parent / "peer_express"
 # Bytes of what a service said last: a line for each request is in it.
 _SHOWN = 10_000
 
@@ -65,16 +69,16 @@ def await_port(process: subprocess.Popen, port: int, path: str | None = None) ->
     raise RuntimeError(f"{' '.join(process.args[1:4])} does not answer on port {port} after 60 s")
 
 
-def taskpulse(port: int):
-    """gunicorn as `manage.py up` runs it, with its line in the log for each request, and as patient as the peer, which
-    refuses nothing."""
+def taskpulse(port: int, **settings: str):
+    """gunicorn as `manage.py up` runs it, with its line in the log for each request, and as patient as the peers, which
+    refuse nothing; `settings` beside these."""
     command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", "taskpulse.wsgi"]
-    settings = {"WEB_CONCURRENCY": str(WORKERS), "TASKPULSE_LOG_LEVEL": "INFO", "TASKPULSE_WEB_QUEUE_MS": "10000"}
-    return running(command, port, settings)
+    usual = {"WEB_CONCURRENCY": str(WORKERS), "TASKPULSE_LOG_LEVEL": "INFO", "TASKPULSE_WEB_QUEUE_MS": "10000"}
+    return running(command, port, usual | settings)
 
 
 @contextmanager
-def peer(port: int, database_url: str):
+def fastapi(port: int, database_url: str):
     """uvicorn with uvloop and httptools, as many workers, its access log on, metrics shared between the workers as
     prometheus_client does it."""
     command = [
@@ -86,4 +90,42 @@ def peer(port: int, database_url: str):
         tempfile.TemporaryDirectory(prefix="taskpulse-bench-") as metrics,
         running(command, port, {"PEER_DATABASE_URL": url, "PROMETHEUS_MULTIPROC_DIR": metrics}) as process,
     ):
-        yield process
+        yield process, None
+
+
+def express_is_there() -> bool:
+    """Node.js, and what `make bench` installs where npm is."""
+    return shutil.which("node") is not None and (EXPRESS / "node_modules").is_dir()
+
+
+@contextmanager
+def express(port: int, database_url: str):
+    """Express in as many processes of Node's cluster, in production mode; and the embedded broker, if it sends to that."""
+    with _broker() as (servers, broker):
+        environment = {
+            "NODE_ENV": "production", "PEER_DATABASE_URL": database_url, "PEER_KAFKA_BROKERS": servers, "PEER_PORT": str(port),
+            "PEER_KAFKA_TOPIC": f"taskpulse-bench-{os.getpid()}", "PEER_WORKERS": str(WORKERS),
+        }  # fmt: skip
+        with running(["node", str(EXPRESS / "server.js")], port, environment) as process:
+            yield process, broker
+
+
+@contextmanager
+def _broker():
+    """The servers that KAFKA_BOOTSTRAP_SERVERS names, else those of an embedded broker and its process."""
+    if named := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield named, None
+        return
+    from taskpulse.embedded import broker
+
+    with tempfile.TemporaryDirectory(prefix="taskpulse-bench-") as home:
+        process = broker.start(Path(home), stdout=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while not broker.is_ready(Path(home), process):
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise RuntimeError("the embedded broker does not start")
+                time.sleep(0.05)
+            yield json.loads((Path(home) / broker.FILE).read_text())["bootstrap_servers"], psutil.Process(process.pid)
+        finally:
+            _end(process)
