@@ -1,6 +1,8 @@
 """`make bench`: runs all, prints a table, writes bench.json at the root of the repository.
 
-    python -m tests.benchmarks [--quick] [--only verify ingest api express latency]
+    python -m tests.benchmarks [--quick] [--only verify ingest api express latency features]
+
+`features`, with and without each, takes some 15 minutes and runs only where it is named.
 
 DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name servers to use instead of the embedded ones; tables and topics are the
 benchmark's own.
@@ -17,6 +19,7 @@ from tests.benchmarks import database, machine, services
 
 RESULT = Path(__file__).resolve().parent.parent.parent / "bench.json"
 PARTS = ("verify", "ingest", "api", "express", "latency")
+LONG = ("features",)
 # What the figures are held against: ratios and entries a second at least. Nothing is wanted of those beside Express, which
 # does a part of the work: they tell what the rest costs.
 WANTED = {
@@ -28,7 +31,7 @@ WANTED = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--quick", action="store_true", help="a minute or so: tells whether it runs, not how fast")
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--only", nargs="+", choices=PARTS + LONG, metavar="PART", help=", ".join(PARTS + LONG))
     options = parser.parse_args()
     parts = options.only or PARTS
     if "express" in parts and not services.express_is_there():
@@ -50,7 +53,7 @@ def main() -> None:
 
 
 def measure(url: str, parts, quick: bool) -> dict:
-    from tests.benchmarks import api, ingest, latency, verification
+    from tests.benchmarks import api, features, ingest, latency, verification
 
     found: dict = {"ratios": {}, "quick": quick}
     if "verify" in parts:
@@ -70,6 +73,9 @@ def measure(url: str, parts, quick: bool) -> dict:
     if "express" in parts:
         progress("API beside Express")
         found["express"] = beside(api.EXPRESS, url, found, quick)
+    if "features" in parts:
+        progress("API with each feature and without")
+        found["features"] = features.run(url, rounds=1 if quick else 15, seconds=0.5 if quick else 1)
     if "latency" in parts:
         progress("commit to audit entry")
         found["latency"] = latency.run(url, seconds=5 if quick else 30)
@@ -106,6 +112,10 @@ def print_table(found: dict) -> None:
     for part, peer in {"api": "FastAPI", "express": "Express"}.items():
         if part in found:
             print_beside(found[part], peer)
+    if "features" in found:
+        from tests.benchmarks import features
+
+        features.print_table(found["features"])
     if "latency" in found:
         latency = found["latency"]
         times = ", ".join(f"{name} {value} ms" for name, value in latency["audit_ms"].items())

@@ -95,22 +95,29 @@ FASTAPI = Peer("fastapi", "peer", copy_to_fastapi, services.fastapi, (1, 8, 32))
 EXPRESS = Peer("express", "peer2", copy_to_express, services.express, (8, 32))
 
 
-def requests_of(operation: str, token: str | None, ids: list[str]):
-    """A function that gives the next request's bytes; no two writes are alike."""
-    numbers = itertools.count(random.randrange(10**7) * 10)
-    chosen = itertools.cycle(random.sample([key.encode() for key in ids], len(ids)))
+def template_of(operation: str, token: str | None, headers: dict[str, str] | None = None) -> bytes:
+    """A request to be completed by `%`: the task's id where there is one, then the number that makes a write unlike others."""
     if operation == "create":
         body = {"title": f"Refund order {load.MARKER}", "description": DESCRIPTION, "priority": "high", "labels": ["billing"]}
-        template = numbered(load.request("POST", "/api/tasks", token, json.dumps(body).encode()))
-        return lambda: template % next(numbers)
+        return numbered(load.request("POST", "/api/tasks", token, json.dumps(body).encode(), headers))
     if operation == "update":
         body = {"description": f"{DESCRIPTION} Seen {load.MARKER}."}
-        template = numbered(load.request("PATCH", "/api/tasks/%s", token, json.dumps(body).encode()))
+        return numbered(load.request("PATCH", "/api/tasks/%s", token, json.dumps(body).encode(), headers))
+    path = "/api/tasks" if operation == "list" else "/api/tasks/%s"
+    return numbered(load.request("GET", path, token, None, headers))
+
+
+def requests_of(operation: str, token: str | None, ids: list[str]):
+    """A function that gives the next request's bytes; no two writes are alike."""
+    numbers = itertools.count(random.randrange(10**7) * 9)
+    chosen = itertools.cycle(random.sample([key.encode() for key in ids], len(ids)))
+    template = template_of(operation, token)
+    if operation == "create":
+        return lambda: template % next(numbers)
+    if operation == "update":
         return lambda: template % (next(chosen), next(numbers))
     if operation == "list":
-        only = load.request("GET", "/api/tasks", token)
-        return lambda: only
-    template = load.request("GET", "/api/tasks/%s", token)
+        return lambda: template
     return lambda: template % next(chosen)
 
 

@@ -130,9 +130,12 @@ def _load(latencies: list[float], start: float, cpu: float) -> Load:
     return Load(count, elapsed, sorted(latencies), (time.process_time() - cpu) / count * 1e6)
 
 
-def request(method: str, path: str, token: str | None = None, body: bytes | None = None) -> bytes:
-    """The bytes of one request; `path` may hold `%s`, `body` MARKER."""
+def request(
+    method: str, path: str, token: str | None = None, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> bytes:
+    """The bytes of one request; `path` may hold `%s`, `body` and headers MARKER."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Accept: application/json"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     if token is not None:
         lines.append(f"Authorization: Bearer {token}")
     if body is not None:

@@ -69,10 +69,11 @@ def await_port(process: subprocess.Popen, port: int, path: str | None = None) ->
     raise RuntimeError(f"{' '.join(process.args[1:4])} does not answer on port {port} after 60 s")
 
 
-def taskpulse(port: int, **settings: str):
+def taskpulse(port: int, application: str = "taskpulse.wsgi", threads: int | None = None, **settings: str):
     """gunicorn as `manage.py up` runs it, with its line in the log for each request, and as patient as the peers, which
     refuse nothing; `settings` beside these."""
-    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", "taskpulse.wsgi"]
+    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}"]
+    command += [*([] if threads is None else ["--threads", str(threads)]), application]
     usual = {"WEB_CONCURRENCY": str(WORKERS), "TASKPULSE_LOG_LEVEL": "INFO", "TASKPULSE_WEB_QUEUE_MS": "10000"}
     return running(command, port, usual | settings)
 
