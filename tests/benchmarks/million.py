@@ -2,79 +2,32 @@
 
     python -m tests.benchmarks.million [--tasks 1000000] [--plans]
 
-PostgreSQL makes the tasks in databases of the script's own, in the order of time, with the shares of values and the
-ages of a team's tasks; both sizes span the same three years. It ends with status 1 where a plan reads the table, sorts more
-than a page, or looks at over 1.2 times the rows.
+PostgreSQL makes the tasks in databases of the script's own (`tests.benchmarks.task_fill`). The table says what a list costs at
+both sizes and by how much more that is; bench-plans.json at the root of the repository has it too.
+
+A list is flat where it looks at no more than 1.2 times the rows, or at 3 for each row of a page; bounded where it passes over
+no more than PASSED_OVER for each, which depends on the share of tasks that match and not on their number. It ends with status
+1 where one is neither and not known to grow (`tests.benchmarks.task_lists`), reads a table, or sorts more than 60 pages.
 """
 
 import argparse
 import json
 import statistics
 import sys
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from pathlib import Path
 
-from tests.benchmarks import database
+from tests.benchmarks import database, machine
+from tests.benchmarks.plans import LIMIT, Look, most_passed_over
+from tests.benchmarks.task_fill import Team, fill
+from tests.benchmarks.task_lists import FLAT, GROWING
 
+RESULT = Path(__file__).resolve().parent.parent.parent / "bench-plans.json"
 SMALL = 1_000
-LIMIT = 20
 MOST_RATIO = 1.2
-PASSED_OVER = 25
 MOST_TIMES = 8
+MOST_SECONDS_OF_WORDS = 120
 _ROUNDS = 15
-_PEOPLE = 8
-_CHUNK = 50_000
-# `n` of `of` tasks: the share of each value and the ages depend on n / of alone. Nine in ten of the older tasks are completed,
-# half of the last tenth; each fifth is nobody's; forty have a rare label, and forty are subtasks of one task, whatever the size.
-_FILL = """
-INSERT INTO tasks_task (id, title, description, priority, status, category, labels, assignee_id, created_by_id, parent_id,
-  due_at, created_at, updated_at, completed_at, version)
-SELECT uuidv7(created - clock_timestamp()), 'Refund order ' || n, 'lorem ipsum', priority, status,
-  CASE WHEN r5 < 0.8 THEN 'category-' || floor(r5 * 12.499)::int END,
-  CASE WHEN n %% (%(of)s / 40) = 3 THEN '{rare,common}' WHEN r1 < 0.3 THEN '{common}' WHEN r1 < 0.33 THEN '{medium}' ELSE '{}' END
-    ::varchar[],
-  CASE WHEN r2 >= 0.2 THEN (%(people)s::bigint[])[1 + floor(r6 * %(count)s)::int] END,
-  (%(people)s::bigint[])[1 + floor(r5 * %(count)s)::int],
-  CASE WHEN n %% (%(of)s / 40) = 5 THEN %(parent)s::uuid END,
-  CASE WHEN r1 < 0.7 THEN created + (1 + r2 * 30) * interval '1 day' END, created,
-  created + age * interval '1 day', CASE WHEN status = 'completed' THEN created + age * interval '1 day' END, 1
-FROM (
-  SELECT n, r1, r2, r5, r6, r3 * least(20, (1 - n::float8 / %(of)s) * 1095) AS age,
-    now() - (1 - n::float8 / %(of)s) * interval '1095 days' AS created,
-    (ARRAY['low', 'medium', 'medium', 'high'])[1 + floor(r3 * 3.999)::int] AS priority,
-    CASE WHEN r4 < (CASE WHEN n < %(of)s * 0.9 THEN 0.9 ELSE 0.5 END) THEN 'completed' WHEN r4 < 0.97 THEN 'pending'
-      ELSE 'in_progress' END AS status
-  FROM (SELECT n, random() AS r1, random() AS r2, random() AS r3, random() AS r4, random() AS r5, random() AS r6
-        FROM generate_series(%(first)s::bigint, %(last)s::bigint) n) drawn
-) made
-"""
-ORDERED = ("created_at", "updated_at", "due_at", "completed_at", "priority")
-_ORDERINGS = [f"{sign}{name}" for name in ORDERED for sign in ("-", "")]
-# Whose cost does not depend on how many tasks there are.
-FLAT = [
-    "", *(f"ordering={ordering}" for ordering in _ORDERINGS),
-    *(f"status=pending&ordering={ordering}" for ordering in _ORDERINGS if "completed" not in ordering),
-    *(f"assignee=me&ordering={ordering}" for ordering in _ORDERINGS if "priority" not in ordering),
-    "status=pending", "status=pending,in_progress", "priority=high", "priority=low,high", "status=pending&priority=high",
-    "assignee=me", "assignee=none", "assignee=none,me", "assignee=me&status=pending,in_progress", "assignee=me&priority=high",
-    "assignee=me&status=pending&ordering=due_at", "assignee=me&status=pending,in_progress&ordering=-updated_at",
-    "assignee=me&ordering=-priority", "status=completed&ordering=-completed_at", "created_by=me", "created_by=me&status=completed",
-    "parent={parent}", "parent={parent}&status=completed", "parent=none", "parent=none&status=pending", "category=category-3",
-    "category=category-3&status=completed", "category=", "label=common", "label=rare", "label=common,rare", "label_all=rare,common",
-    "label=common&status=completed", "label=rare&ordering=-updated_at", "created_after={old}", "created_before={old}",
-    "created_after={old}&created_before={later}", "assignee=me&created_after={old}", "status=completed&created_before={later}",
-    "updated_after={old}", "updated_before={later}", "status=completed&updated_after={old}", "assignee=me&updated_after={old}",
-    "due_after={old}", "due_before={later}", "assignee=me&due_before={later}&ordering=due_at", "completed_after={old}",
-    "completed_before={later}", "assignee=me&completed_after={old}", "overdue=true", "overdue=false",
-    "overdue=true&ordering=due_at", "assignee=me&overdue=true&ordering=due_at", "fields=id,title", "expand=assignee",
-    "assignee=me&status=pending&limit=5&expand=subtasks",
-]  # fmt: skip
-# Whose cost grows with what the filter matches: no index holds the filter before the ordering's column.
-GROWING = [
-    "label=medium", "category=category-3&ordering=due_at", "created_by=me&ordering=-updated_at",
-    "due_before={later}&ordering=-created_at", "updated_after={old}&ordering=due_at",
-]  # fmt: skip
 
 
 def main() -> None:
@@ -85,12 +38,17 @@ def main() -> None:
     with database.server() as (url, kind), database.fresh_database(url), _second_connection(url) as connections:
         teams = {}
         for size, one in zip((SMALL, options.tasks), connections, strict=True):
-            began = time.monotonic()
             with _in_use(one):
                 teams[size] = fill(size)
-            print(f"{size:,} tasks made in {time.monotonic() - began:.0f} s on PostgreSQL ({kind})", flush=True)
-        right = report(teams, connections, options.plans)
-    sys.exit(0 if right else 1)
+            seconds = ", ".join(f"{what} {its:.0f} s" for what, its in teams[size].seconds.items())
+            print(f"{size:,} tasks on PostgreSQL ({kind}): {seconds}", flush=True)
+            if teams[size].seconds["words"] > MOST_SECONDS_OF_WORDS * max(size / 1_000_000, 1):
+                sys.exit(f"the words of {size:,} tasks took more than {MOST_SECONDS_OF_WORDS} s a million")
+        found = report(teams, connections, options.plans)
+        facts = {**machine.facts(), "postgresql": kind, "filled_in_seconds": {size: team.seconds for size, team in teams.items()}}
+    RESULT.write_text(json.dumps({"sizes": list(teams), "machine": facts, "lists": found}, indent=2) + "\n")
+    print(f"details in {RESULT.name}")
+    sys.exit(1 if any(one["wrong"] for one in found) else 0)
 
 
 @contextmanager
@@ -122,171 +80,46 @@ def _in_use(wrapper):
     connections["default"] = before
 
 
-def report(teams: dict, connections: tuple, plans: bool) -> bool:
-    """Prints both sizes side by side; False where a flat list is not flat."""
-    print(f"{'list':64} {'rows':>4} {'looked at':>15} {'blocks':>13} {'ms':>13}  time")
-    right, ratios = True, []
-    for query in [*FLAT, *GROWING]:
-        looks = [Look(query, team) for team in teams.values()]
+def report(teams: dict[int, Team], connections: tuple, plans: bool) -> list[dict]:
+    """What each list costs, printed and given; `wrong` says where one that is to be flat or bounded is not."""
+    print(f"\n{'':64} {'rows looked at':>23} {'blocks':>21} {'ms':>21}")
+    print(f"{'list':64} {'small':>8} {'large':>8} {'×':>5} {'small':>7} {'large':>7} {'×':>5} {'small':>7} {'large':>7} {'×':>5}")
+    found = []
+    for name in [*FLAT, *GROWING]:
+        looks = [Look(name, team) for team in teams.values()]
         for number in range(_ROUNDS):  # in turn, so that what else the machine does meets both
             for one, wrapper in zip(looks, connections, strict=True):
                 with _in_use(wrapper):
                     one.read(show=plans and number == 0)
-        small, large = looks
-        flat = query in FLAT
-        wrong = large.wrong + ([] if large.looked_at <= most_looked_at(small) else ["looks at more rows"])
-        ratio = large.milliseconds / small.milliseconds
-        # Far beyond what noise does: a plan that is made for any value at all was another one than that which was looked at.
-        wrong += ["takes much longer"] if ratio > MOST_TIMES else []
-        right = right and not (flat and wrong)
-        ratios += [ratio] if flat else []
-        print(
-            f"{query or 'all':64} {large.rows:4} {small.looked_at:7} {large.looked_at:7} {small.blocks:6} {large.blocks:6} "
-            f"{small.milliseconds:6.2f} {large.milliseconds:6.2f}  {ratio:4.2f} {'' if flat else '(grows) '}{', '.join(wrong)}",
-            flush=True,
-        )
-    print(f"of those that are to be flat, time at the larger size: median {statistics.median(ratios):.2f}, most {max(ratios):.2f}")
-    return right
+        found.append(compared(name, *looks))
+        figures = found[-1]
+        columns = [
+            f"{figures[what][0]:>{width}.{digits}f} {figures[what][1]:>{width}.{digits}f} {figures[f'{what}_ratio']:>5.1f}"
+            for what, width, digits in (("looked_at", 8, 0), ("blocks", 7, 0), ("ms", 7, 2))
+        ]
+        print(f"{name or 'all':64} {' '.join(columns)}  {figures['is']} {', '.join(figures['wrong'])}", flush=True)
+    still = [one["ms_ratio"] for one in found if one["is"] != "grows"]
+    print(f"of those that do not grow, time at the larger size: median {statistics.median(still):.2f} times, most {max(still):.2f}")
+    return found
 
 
-def most_looked_at(small: "Look") -> float:
-    """By a list at any size. Where one row in a few matches, PostgreSQL takes passing over the others for cheaper than an index
-    that leads to each: so many for a row that is shown are no matter of size."""
-    return max(small.looked_at * MOST_RATIO, PASSED_OVER * (LIMIT + 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Team:
-    """Who asks, whose tasks they are, and a task with subtasks."""
-
-    user_id: int
-    parent: str
-
-    def query(self, text: str) -> str:
-        return text.format(parent=self.parent, old=_ago(700), later=_ago(400))
-
-
-def _ago(days: int) -> str:
-    from datetime import UTC, datetime, timedelta
-
-    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def fill(tasks: int) -> Team:
-    """Makes tasks in the present database without their events: nobody but the script looks at it."""
-    from django.contrib.auth.models import User
-    from django.db import connection
-
-    made = User.objects.bulk_create(User(username=f"planner-{number}") for number in range(_PEOPLE))
-    people = [user.pk for user in made]
-    with connection.cursor() as cursor, _bare(cursor):
-        cursor.execute("SELECT setseed(0.5)")
-        cursor.execute(
-            "INSERT INTO tasks_task (title, created_at, updated_at, version) "
-            "VALUES ('parent', now() - interval '1096 days', now() - interval '1096 days', 1) RETURNING id::text"
-        )
-        (parent,) = cursor.fetchone()
-        values = {"of": tasks, "people": people, "count": len(people), "parent": parent}
-        for first in range(1, tasks + 1, _CHUNK):
-            cursor.execute(_FILL, {**values, "first": first, "last": min(first + _CHUNK - 1, tasks)})
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE tasks_task, auth_user")
-    return Team(people[0], parent)
-
-
-@contextmanager
-def _bare(cursor):
-    """Without triggers and, but for the primary key, without indexes, which are made anew at the end: several times as fast."""
-    cursor.execute("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'tasks_task' AND indexname NOT LIKE '%_pkey'")
-    indexes = cursor.fetchall()
-    cursor.execute("ALTER TABLE tasks_task DISABLE TRIGGER USER")
-    cursor.execute(f"DROP INDEX {', '.join(name for name, _ in indexes)}")
-    yield
-    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # in a transaction: keys of other tables, which wait for its end
-    cursor.execute("SET maintenance_work_mem = '256MB'")
-    for _, definition in indexes:
-        cursor.execute(definition)
-    cursor.execute("ALTER TABLE tasks_task ENABLE TRIGGER USER")
-
-
-class Look:
-    """What the second page of a list takes, or the first where that is all."""
-
-    def __init__(self, query: str, team: Team):
-        from django.http import QueryDict
-
-        from tasks.api import listing
-
-        text = team.query(query)
-        self._asked = listing.read(QueryDict(text if "limit" in text else f"{text}&limit={LIMIT}"), team.user_id)
-        self._times: list[float] = []
-        self.rows = self.looked_at = self.blocks = 0
-        self.wrong: list[str] = []
-
-    @property
-    def milliseconds(self) -> float:
-        return statistics.median(self._times)
-
-    def read(self, show: bool = False) -> None:
-        """In the present database; its plan the first time."""
-        from tasks.api import queries
-
-        if not self._times:
-            self._explain(show)
-        began = time.perf_counter()
-        queries.page(self._asked)
-        self._times.append((time.perf_counter() - began) * 1000)
-
-    def _explain(self, show: bool) -> None:
-        from django.db import connection
-
-        from tasks.api import queries
-        from tasks.api.pagination import Page
-
-        first = queries.page(self._asked)
-        if first.older is not None:
-            self._asked = replace(self._asked, page=Page(self._asked.page.limit, first.older))
-        statements = []
-
-        def note(execute, sql, parameters, many, execution):
-            statements.append((sql, parameters))
-            return execute(sql, parameters, many, execution)
-
-        with connection.execute_wrapper(note):
-            self.rows = len(queries.page(self._asked).texts)
-        ((sql, parameters),) = statements
-        plan = explain(sql, parameters, show)
-        self.looked_at, self.wrong = examine(plan, most_sorted=(self._asked.page.limit + 1) * 60)
-        self.blocks = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-
-
-def explain(sql: str, parameters, show: bool = False) -> dict:
-    from django.db import connection
-
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {sql}", parameters)
-        (found,) = cursor.fetchone()
-    plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
-    if show:
-        print(json.dumps(plan, indent=1))
-    return plan
-
-
-def examine(node: dict, most_sorted: int) -> tuple[int, list[str]]:
-    """How many rows of the table the plan looks at, and what no list may do."""
-    looked_at, wrong = 0, []
-    loops = node["Actual Loops"]
-    if node.get("Relation Name") == "tasks_task":
-        removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
-        looked_at += round((node["Actual Rows"] + removed) * loops)
-        if node["Node Type"] == "Seq Scan" and loops:
-            wrong.append("reads the table")
-    for child in node.get("Plans", ()):
-        if node["Node Type"] == "Sort" and child["Actual Rows"] > most_sorted:
-            wrong.append(f"sorts {child['Actual Rows']:.0f} rows")
-        its_rows, its_wrong = examine(child, most_sorted)
-        looked_at, wrong = looked_at + its_rows, wrong + its_wrong
-    return looked_at, wrong
+def compared(name: str, small: Look, large: Look) -> dict:
+    figures = {
+        what: (round(getattr(small, of), 3), round(getattr(large, of), 3))
+        for what, of in (("looked_at", "looked_at"), ("blocks", "blocks"), ("ms", "milliseconds"))
+    }
+    ratios = {
+        f"{what}_ratio": round(values[1] / max(values[0], 0.001 if what == "ms" else 1), 2) for what, values in figures.items()
+    }
+    grows, wrong = name in GROWING, [] if name in GROWING else list(large.wrong)
+    flat = large.looked_at <= max(small.looked_at * MOST_RATIO, 3 * (LIMIT + 1))
+    if not grows and not flat and large.looked_at > most_passed_over(name):
+        wrong.append("looks at more rows")
+    # Far beyond what noise does: a plan that is made for any value at all was another one than that which was looked at.
+    if not grows and ratios["ms_ratio"] > MOST_TIMES:
+        wrong.append("takes much longer")
+    kind = "grows" if grows else "flat" if flat else "bounded"
+    return {"list": name, **figures, **ratios, "is": kind, "why": GROWING.get(name), "wrong": wrong}
 
 
 if __name__ == "__main__":

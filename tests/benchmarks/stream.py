@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks import database, machine, million, services
+from tests.benchmarks import database, machine, services, task_fill
 
 FORMS = {"JSON Lines": "application/x-ndjson", "CSV": "text/csv"}
 _PIECE = 262_144
@@ -40,7 +40,7 @@ def fill(tasks: int) -> tuple[psutil.Process | None, str]:
 
     from tasks.models import ApiToken
 
-    team = million.fill(tasks)
+    team = task_fill.fill(tasks)
     reader = User.objects.get(pk=team.user_id)
     reader.groups.add(Group.objects.get(name="viewer"))
     _, token = ApiToken.issue(reader, "benchmark")

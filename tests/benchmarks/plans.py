@@ -1,0 +1,139 @@
+"""What reading a list takes: the plan of its statement, the rows and blocks that it looks at, its time."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from tests.benchmarks.task_fill import Team
+
+LIMIT = 20
+# Where one row in a few matches, PostgreSQL takes passing over the others for cheaper than an index that leads to each.
+PASSED_OVER = 50
+_MOST_SORTED = (LIMIT + 1) * 60
+# Tables that grow with the tasks; those of the log have names of their partitions.
+# As tasks.api.search has it.
+MATCHES = 1_000
+_GROWING = ("tasks_task", "tasks_search", "tasks_comment", "tasks_watcher", "tasks_label", "task_audit_log")
+
+
+def most_passed_over(name: str) -> int:
+    """Rows that a list may look at where its filter is not in its index. A search ranks the newest thousand that match, each by
+    its words and, where a filter is asked for beside it, by its task."""
+    return (LIMIT + 1) * PASSED_OVER + (2 * MATCHES if name.startswith("q=") else 0)
+
+
+def reader(name: str, team: Team) -> tuple[Callable, object]:
+    """What reads a page of a list, given it, and its first page. A list is named by its query string, by the end of its path
+    under a task or under /api, or by the count that is asked for."""
+    from django.http import QueryDict
+
+    from audit.api import search
+    from tasks.api import around_queries, counts, label_queries, listing, queries
+    from tasks.api.pagination import Page
+
+    text, task = team.query(name), team.parent
+    if text.startswith("count="):
+        how, _, text = text.partition("&")
+        asked = listing.read(QueryDict(text), team.user_id)
+        count = counts.exact if how == "count=exact" else counts.estimated
+        return (lambda _: count(asked.filters)), None
+    others = {
+        "/comments": lambda page: around_queries.comments(task, page),
+        "/watchers": lambda page: around_queries.watchers(task, page),
+        "/labels": label_queries.page,
+        "/history": lambda page: search.page(search.Search(tasks=[task]), page),
+    }
+    if text in others:
+        return others[text], Page(LIMIT)
+    if text.startswith("/subtasks"):
+        text = f"parent={task}&{text.partition('?')[2]}".removesuffix("&")
+    asked = listing.read(QueryDict(text if "limit" in text else f"{text}&limit={LIMIT}"), team.user_id)
+    return (lambda page: queries.page(replace(asked, page=page))), asked.page
+
+
+class Look:
+    """What a page of a list takes: the first or the second, whichever looks at more."""
+
+    def __init__(self, name: str, team: Team):
+        self._read, self._page = reader(name, team)
+        self._times: list[float] = []
+        self.rows = self.looked_at = self.blocks = 0
+        self.wrong: list[str] = []
+
+    @property
+    def milliseconds(self) -> float:
+        return statistics.median(self._times)
+
+    def read(self, show: bool = False) -> None:
+        """In the present database; its plan the first time."""
+        if not self._times:
+            self._choose(show)
+        began = time.perf_counter()
+        self._read(self._page)
+        self._times.append((time.perf_counter() - began) * 1000)
+
+    def _choose(self, show: bool) -> None:
+        found, plan = self._explain(self._page, show)
+        self._keep(self._page, found, plan)
+        older = getattr(found, "older", None)  # a count has no pages
+        if older is not None:
+            page = replace(self._page, key=older)
+            found, plan = self._explain(page, show)
+            if plan is not None and examine(plan, _MOST_SORTED)[0] > self.looked_at:
+                self._keep(page, found, plan)
+
+    def _keep(self, page, found, plan: dict | None) -> None:
+        self._page, self.rows = page, len(found.texts) if page is not None else 1
+        if plan is not None:
+            self.looked_at, self.wrong = examine(plan, _MOST_SORTED)
+            self.blocks = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+    def _explain(self, page, show: bool):
+        """What is found, and the plan of its statement; none of an estimate, which is a plan itself."""
+        from django.db import connection
+
+        statements = []
+
+        def note(execute, sql, parameters, many, execution):
+            statements.append((sql, parameters))
+            return execute(sql, parameters, many, execution)
+
+        with connection.execute_wrapper(note):
+            found = self._read(page)
+        ((sql, parameters),) = statements
+        return found, None if sql.startswith("EXPLAIN") else explain(sql, parameters, show)
+
+
+def explain(sql: str, parameters, show: bool = False) -> dict:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {sql}", parameters)
+        (found,) = cursor.fetchone()
+    plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+    if show:
+        print(json.dumps(plan, indent=1))
+    return plan
+
+
+def examine(node: dict, most_sorted: int) -> tuple[int, list[str]]:
+    """How many rows the plan looks at of tables that grow with the tasks, and what no list may do."""
+    looked_at, wrong = 0, []
+    loops = node["Actual Loops"]
+    if node.get("Relation Name", "").startswith(_GROWING):
+        removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+        # What an index gives by a bitmap is looked at, whether its row is or not.
+        by_bitmap = sum(
+            child["Actual Rows"] * child["Actual Loops"] for child in node.get("Plans", ()) if "Bitmap" in child["Node Type"]
+        )
+        looked_at += round(max((node["Actual Rows"] + removed) * loops, by_bitmap))
+        if node["Node Type"] == "Seq Scan" and loops:
+            wrong.append(f"reads all of {node['Relation Name']}")
+    for child in node.get("Plans", ()):
+        if node["Node Type"] == "Sort" and child["Actual Rows"] > most_sorted:
+            wrong.append(f"sorts {child['Actual Rows']:.0f} rows")
+        its_rows, its_wrong = examine(child, most_sorted)
+        looked_at, wrong = looked_at + its_rows, wrong + its_wrong
+    return looked_at, wrong
