@@ -104,8 +104,7 @@ def fill(tasks: int, text: tuple[str, str] = SHORT, around: bool = True) -> Team
     from django.contrib.auth.models import User
     from django.db import connection
 
-    made = User.objects.bulk_create(User(username=f"planner-{number}") for number in range(_PEOPLE))
-    people = [user.pk for user in made]
+    people = [User.objects.get_or_create(username=f"planner-{number}")[0].pk for number in range(_PEOPLE)]
     values = {
         "of": tasks, "people": people, "count": _PEOPLE, "comments": _COMMENTS, "me": people[0], "last": people[-1],
     }  # fmt: skip
