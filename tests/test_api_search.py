@@ -15,6 +15,7 @@ from audit.api import search
 from audit.models import Entry
 from tasks.events import uuid7
 from tests.api_client import api, problem, statements
+from tests.benchmarks.plans import examine, explain
 from tests.test_api_lists import links
 
 pytestmark = pytest.mark.django_db
@@ -241,12 +242,36 @@ def test_a_place_is_found_in_a_look_for_each_halving():
         assert looks <= 8
 
 
+def test_a_page_looks_at_no_more_than_a_few_windows_however_many_were_recorded_late(auditor, monkeypatch):
+    """An outage of which a span holds all: 120 entries late beside 20 that were not, none of an actor who is searched for."""
+    window = 5
+    monkeypatch.setattr(search, "WINDOW", window)
+    write(*({} for _ in range(20)), *({"occurred": 30 + n, "recorded": 86_400 + n / 100} for n in range(120)), {"occurred": 90_000})
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE task_audit_log")
+        cursor.execute("SET LOCAL enable_seqscan = off")  # as in a log that is large
+    wanted = search.Search(actors=["9"], until=START + timedelta(seconds=1000))
+    key, looked_at = None, []
+    for backward in (False, True):
+        while True:
+            with statements() as found:
+                page = search.page(wanted, search.Page(2, key, backward))
+            assert page.texts == []
+            looked_at += [examine(explain(sql, None), 10**6)[0] for sql in found[1:]]
+            assert max(looked_at) <= 6 * window
+            if (following := page.newer if backward else page.older) is None:
+                break
+            key = following
+    assert len(looked_at) > 2 * 2 * 120 / window  # each of them is looked at, by pages, there and back
+
+
 def test_the_indexes_hold_on_each_partition_that_there_will_be():
+    names = ["task_audit_log_actor", "task_audit_log_late", "task_audit_log_late_seq"]
     with connection.cursor() as cursor:
         cursor.execute("SELECT audit_ensure_partition(10000001)")
         cursor.execute(
             "SELECT c.relname, count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent "
-            "JOIN pg_index x ON x.indexrelid = c.oid WHERE c.relname IN ('task_audit_log_actor', 'task_audit_log_late') "
-            "AND x.indisvalid GROUP BY 1 ORDER BY 1"
+            "JOIN pg_index x ON x.indexrelid = c.oid WHERE c.relname = ANY (%s) AND x.indisvalid GROUP BY 1 ORDER BY 1",
+            [names],
         )
-        assert cursor.fetchall() == [("task_audit_log_actor", 2), ("task_audit_log_late", 2)]
+        assert cursor.fetchall() == [(name, 2) for name in names]

@@ -5,13 +5,15 @@ entries that it leads to; a page may then hold few or none and lead on by its Li
 
 A time span is a span of `seq`, since the log is in the order of its recording: where it begins and ends is found by
 bisection. An event that was recorded late (Kafka was away, somebody held it) stands beyond the end of the span in which it
-occurred; there are few of those, and they have an index.
+occurred: an index leads to those by their time, and where that are more than WINDOW, another one by `seq`, of which a page
+looks at the next WINDOW.
 """
 # ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
 
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.db import connection
 
@@ -57,19 +59,23 @@ class Part:
 _EVERYTHING = Part("TRUE", ())
 
 
+def _all_of(parts: list[Part]) -> str:
+    return " AND ".join(f"({part.sql})" for part in parts)
+
+
 def page(search: Search, at: Page) -> Slice:
     """At most three statements: where the time span lies, how far to look, and the page."""
     leading, others = _parts(search)
     low, high = _span(search)
     rows = _Rows(leading, others, _within(search), low, high, at)
     if not others:
-        return cut(rows.read(None), at)
-    end = rows.end_of_window()
-    found = cut(rows.read(end), at)
+        return cut(rows.read(_ALL), at)
+    window = rows.window()
+    found = cut(rows.read(window), at)
     # `seq` is gapless: the neighbours of a window are known without a row in it.
     if at.backward:
-        return Slice(found.texts, found.newer or end, at.key + 1)
-    return Slice(found.texts, None if at.key is None else at.key - 1, found.older or end)
+        return Slice(found.texts, found.newer or window.end, at.key + 1)
+    return Slice(found.texts, None if at.key is None else at.key - 1, found.older or window.end)
 
 
 def _parts(search: Search) -> tuple[list[Part], list[Part]]:
@@ -117,6 +123,20 @@ def _span(search: Search) -> tuple[int | None, int | None]:
     return (found["before"] + 1 if "before" in found else None), found.get("within")
 
 
+class _Window(NamedTuple):
+    """What a page looks at: entries of the span, of those recorded late, or of both where the first are all looked at."""
+
+    # The last entry to look at; None if that is all there is.
+    end: int | None
+    in_span: bool
+    late: bool
+    # There are more than WINDOW that were recorded late.
+    many_late: bool = False
+
+
+_ALL = _Window(None, in_span=True, late=False)
+
+
 @dataclass(slots=True)
 class _Rows:
     leading: list[Part]
@@ -126,39 +146,72 @@ class _Rows:
     high: int | None
     at: Page
 
-    def end_of_window(self) -> int | None:
-        """The last entry to look at for this page; None if that is all there is."""
+    def window(self) -> _Window:
+        """What was recorded late is newer than the rest: it comes first, or last of all on the way back."""
         parts, values = self._branches("e.seq", [], self._range(None), WINDOW)
-        edge = "max" if self.at.backward else "min"
-        statement = f"SELECT count(*), {edge}(seq) FROM (SELECT seq FROM ({parts}) w {self._order('w')} LIMIT {WINDOW}) w"
+        edge = f"CASE WHEN count(*) = {WINDOW} THEN {'max' if self.at.backward else 'min'}(seq) END"
+        late, late_values = self._late_window(edge) if self.high is not None else ("false AS many, NULL AS late_end", [])
+        statement = f"""SELECT w.*, l.* FROM (
+  SELECT {edge} FROM (SELECT seq FROM ({parts}) w {self._order("w")} LIMIT {WINDOW}) w) w CROSS JOIN (SELECT {late}) l"""
         with connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            count, end = cursor.fetchone()
-        return end if count == WINDOW else None
+            cursor.execute(statement, [*values, *late_values])
+            end, many, late_end = cursor.fetchone()
+        if self.high is None:
+            return _Window(end, in_span=True, late=False)
+        if self.at.backward:
+            return _Window(late_end if end is None else end, in_span=True, late=end is None, many_late=many)
+        return _Window(end if late_end is None else late_end, in_span=late_end is None, late=True, many_late=many)
 
-    def read(self, end: int | None) -> list[tuple[int, str]]:
-        """`seq` and JSON of a page and of one row more, if there is one, in the order of reading; none beyond `end`."""
+    def _late_window(self, edge: str) -> tuple[str, list]:
+        """Columns: whether more than WINDOW of the span were recorded late, and the last of the next WINDOW late ones, if so. In
+        order of their time, since PostgreSQL would look for them among all entries otherwise."""
+        late = [Part(_LATE, ()), *self.within]
+        several = f"""(SELECT count(*) > {WINDOW} FROM (SELECT FROM task_audit_log e WHERE {_all_of(late)}
+  ORDER BY e.occurred_at LIMIT {WINDOW + 1}) p)"""
+        next_ones, values = self._late_by_seq("e.seq")
+        text = f"{several} AS many, CASE WHEN {several} THEN (SELECT {edge} FROM {next_ones} w) END AS late_end"
+        of_late = [value for part in late for value in part.values]
+        return text, [*of_late, *of_late, *values]
+
+    def read(self, window: _Window) -> list[tuple[int, str]]:
+        """`seq` and JSON of a page and of one row more, if there is one, in the order of reading; none beyond the window."""
         limit = self.at.limit + 1
-        parts, values = self._branches("e.*", self.others, self._range(end), limit)
-        # What was recorded late is newer than the rest: it comes first, or last of all on the way back.
-        if self.high is not None and not (self.at.backward and end is not None):
-            more, more_values = self._late(limit)
-            parts, values = f"{parts} UNION ALL {more}", values + more_values
+        sources = []
+        if window.in_span:
+            # Where late ones are looked at too, the window's end is theirs on the way back.
+            its_end = None if self.at.backward and window.late else window.end
+            sources.append(self._branches("e.*", self.others, self._range(its_end), limit))
+        if window.late:
+            sources.append(self._late(window, limit))
+        parts = " UNION ALL ".join(text for text, _ in sources)
         with connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT e.seq, row_to_json(d)::text FROM (SELECT * FROM ({parts}) e {self._order('e')} LIMIT {limit}) e "
                 f"CROSS JOIN LATERAL ({DOCUMENT}) d {self._order('e')}",
-                values,
+                [value for _, values in sources for value in values],
             )
             return cursor.fetchall()
 
-    def _late(self, limit: int) -> tuple[str, list]:
+    def _late(self, window: _Window, limit: int) -> tuple[str, list]:
+        if window.many_late:
+            source, source_values = self._late_by_seq("e.*")
+            conditions = [*self.others, self._any_leading()]
+        else:
+            source, source_values = self._late_by_time()
+            conditions = [Part("e.seq > %s::bigint", (self.high,)), *self._after_cursor(), *self.others, self._any_leading()]
+        select, values = self._select("e.*", conditions, limit, source)
+        return select, [*source_values, *values]
+
+    def _late_by_time(self) -> tuple[str, list]:
         """OFFSET 0, since PostgreSQL takes late entries for a third of all and would look for them along `seq`."""
         late = [Part(_LATE, ()), *self.within]
-        source = f"(SELECT * FROM task_audit_log e WHERE {' AND '.join(part.sql for part in late)} OFFSET 0)"
-        beyond = [Part("e.seq > %s::bigint", (self.high,)), *self._after_cursor(), *self.others, self._any_leading()]
-        select, values = self._select("e.*", beyond, limit, source)
-        return select, [*(value for part in late for value in part.values), *values]
+        return f"(SELECT * FROM task_audit_log e WHERE {_all_of(late)} OFFSET 0)", [v for part in late for v in part.values]
+
+    def _late_by_seq(self, columns: str) -> tuple[str, list]:
+        """The next WINDOW of all that was recorded late and stands beyond the span, whenever it occurred."""
+        late = [Part(_LATE, ()), Part("e.seq > %s::bigint", (self.high,)), *self._after_cursor()]
+        text = f"(SELECT {columns} FROM task_audit_log e WHERE {_all_of(late)} {self._order('e')} LIMIT {WINDOW})"
+        return text, [value for part in late for value in part.values]
 
     def _branches(self, columns: str, conditions: list[Part], span: list[Part], limit: int) -> tuple[str, list]:
         selects, values = [], []
@@ -169,7 +222,7 @@ class _Rows:
         return " UNION ALL ".join(selects), values
 
     def _select(self, columns: str, conditions: list[Part], limit: int, source: str = "task_audit_log") -> tuple[str, list]:
-        where = " AND ".join(f"({part.sql})" for part in conditions)
+        where = _all_of(conditions)
         values = [value for part in conditions for value in part.values]
         return f"(SELECT {columns} FROM {source} e WHERE {where} {self._order('e')} LIMIT {limit})", values
 

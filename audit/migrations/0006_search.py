@@ -17,13 +17,17 @@ SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relname
 
 
 def build(apps, schema_editor):
+    build_each(schema_editor, INDEXES)
+
+
+def build_each(schema_editor, indexes: dict[str, str]) -> None:
     """Of each partition without stopping its writers, then attached; when the last one is, the table's own becomes valid
     (PostgreSQL documentation 5.12.2). May be repeated after it was interrupted anywhere; a partition that was made meanwhile
     has its indexes already."""
     with schema_editor.connection.cursor() as cursor:
         cursor.execute(PARTITIONS)
         for (partition,) in cursor.fetchall():
-            for name, definition in INDEXES.items():
+            for name, definition in indexes.items():
                 cursor.execute(ATTACHED, [name, partition])
                 if not cursor.fetchone():
                     _build(cursor, partition, name, definition)

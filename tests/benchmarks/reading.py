@@ -2,24 +2,29 @@
 
     python -m tests.benchmarks.reading [--entries 3000000] [--plans]
 
-The entries are made by PostgreSQL in a database of the benchmark's own, with people who act all the time, one who acts
-seldom, one who stopped long ago, and a day on which Kafka was away.
+`make bench-reading ENTRIES=10000000 ARGS=--plans` is the size of a full partition, some 15 GB. PostgreSQL makes the entries in
+a database of the benchmark's own, with people who act all the time, one who acts seldom, one who stopped long ago, and a day on
+which Kafka was away. What was seen is in bench-reading.json too.
 """
 
 import argparse
+import json
 import statistics
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from tests.benchmarks import database
+from tests.benchmarks import database, machine
+
+RESULT = Path(__file__).resolve().parent.parent.parent / "bench-reading.json"
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 # Entry n occurred n seconds after START; of one task there are 20, and the first task has one in a hundred of all.
 _FILL = """
 INSERT INTO task_audit_log
-SELECT n, uuidv7(n * interval '1 second' - (now() - timestamptz '2026-01-01 00:00Z')), kind, 'task', task::text, n, task,
-  actor, 'name ' || actor, 'user', 'req-' || n / 3,
+SELECT n + %(offset)s, uuidv7(n * interval '1 second' - (now() - timestamptz '2026-01-01 00:00Z')), kind, 'task', task::text, n,
+  task, actor, 'name ' || actor, 'user', 'req-' || n / 3,
   jsonb_build_object('specversion', '1.0', 'source', '/taskpulse/tasks', 'subject', 'task/' || task, 'type', kind, 'reason', null,
     'data', jsonb_build_object('nonce', md5(n::text), 'changes', jsonb_build_object(
         (ARRAY['title', 'description', 'status', 'labels', 'due_at'])[1 + n %% 5], jsonb_build_object('from', 'a', 'to', 'b')),
@@ -41,10 +46,12 @@ FROM (
 ) made
 """
 _CHUNK = 100_000
+_PARTITION, _ROOM = 10_000_000, 1_000_000
 _BUSY_TASK = uuid.UUID("00000000-0000-7000-8000-000000000000")
 _INDEXES = {
     "task_audit_log_actor": "(actor_id, seq)",
     "task_audit_log_late": "(occurred_at) WHERE processed_at - occurred_at >= interval '1 minute'",
+    "task_audit_log_late_seq": "(seq) WHERE processed_at - occurred_at >= interval '1 minute'",
     "task_audit_log_task": "(task_id, seq)",
 }
 
@@ -53,37 +60,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.reading")
     parser.add_argument("--entries", type=int, default=3_000_000)
     parser.add_argument("--plans", action="store_true", help="the plan of each statement too")
-    parser.add_argument("--rounds", type=int, default=5, help="of the recorder with and without each index")
+    parser.add_argument("--rounds", type=int, default=5, help="of the recorder with and without each index; 0: none")
     options = parser.parse_args()
     with database.server() as (url, kind), database.fresh_database(url):
         seconds = fill(options.entries)
         print(f"{options.entries:,} entries made in {seconds:.0f} s on PostgreSQL ({kind}); {sizes()}\n", flush=True)
-        read(options.entries, options.plans)
+        found = {"entries": options.entries, "machine": {**machine.facts(), "postgresql": kind}, "indexes": sizes()}
+        found["searches"] = read(options.entries, options.plans)
+        found["recorder_slower_percent"] = {}
         for index, change in cost_of_indexes(options.entries, options.rounds).items():
+            found["recorder_slower_percent"][index] = round(change, 1)
             print(f"{index}: the recorder is {change:+.1f} % slower with it", flush=True)
+    RESULT.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"details in {RESULT.name}")
+
+
+def offset(entries: int) -> int:
+    """Where `seq` begins, so that the last partition holds as many as it can with room for what the recorder adds: its cost is
+    that of large indexes."""
+    full = _PARTITION - _ROOM
+    return 0 if entries <= full else (full - entries) % _PARTITION
 
 
 def fill(entries: int) -> float:
     from django.db import connection
 
     began = time.monotonic()
+    before = offset(entries)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT audit_ensure_partition(%s)", [entries + 1_000_000])
+        cursor.execute("SELECT audit_ensure_partition(%s)", [before + entries + _ROOM])
         for first in range(1, entries + 1, _CHUNK):
-            cursor.execute(_FILL, {"entries": entries, "first": first, "last": min(first + _CHUNK - 1, entries)})
+            chunk = {"entries": entries, "offset": before, "first": first, "last": min(first + _CHUNK - 1, entries)}
+            cursor.execute(_FILL, chunk)
         cursor.execute("VACUUM (ANALYZE) task_audit_log")  # as autovacuum does it meanwhile
     return time.monotonic() - began
 
 
 def sizes() -> str:
+    """Of each index, over the partitions."""
     from django.db import connection
 
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT i.indexrelid::regclass::text, pg_size_pretty(pg_relation_size(i.indexrelid)) FROM pg_index i "
-            "WHERE i.indrelid = 'task_audit_log_00000'::regclass ORDER BY pg_relation_size(i.indexrelid) DESC"
+            "SELECT coalesce(p.inhparent::regclass::text, 'event_id'), pg_size_pretty(sum(pg_relation_size(i.indexrelid))) "
+            "FROM pg_inherits t JOIN pg_index i ON i.indrelid = t.inhrelid LEFT JOIN pg_inherits p ON p.inhrelid = i.indexrelid "
+            "WHERE t.inhparent = 'task_audit_log'::regclass GROUP BY 1 ORDER BY sum(pg_relation_size(i.indexrelid)) DESC"
         )
-        return ", ".join(f"{name.removeprefix('task_audit_log_00000_')} {size}" for name, size in cursor.fetchall())
+        return ", ".join(f"{name.removeprefix('task_audit_log_')} {size}" for name, size in cursor.fetchall())
 
 
 def searches(entries: int) -> dict:
@@ -105,6 +128,7 @@ def searches(entries: int) -> dict:
         "the hour before Kafka was away": Search(since=START + timedelta(hours=23), until=START + timedelta(hours=24)),
         "an hour in which it was": Search(since=START + timedelta(hours=30), until=START + timedelta(hours=31)),
         "a rare actor, in half of the time": Search(actors=["4001"], until=middle),
+        "a rare actor, until half of the outage": Search(actors=["4001"], until=START + timedelta(hours=36)),
         "a type that is rare, within a day": Search(types=["task.deleted"], since=middle, until=middle + timedelta(days=1)),
         "a request, within a day": Search(request_ids=["req-7"], since=middle, until=middle + timedelta(days=1)),
         "changed=status, in all the time": Search(changed=["status"], since=START),
@@ -119,7 +143,8 @@ def _md5(number: int) -> bytes:
     return hashlib.md5(str(number).encode(), usedforsecurity=False).digest()
 
 
-def read(entries: int, plans: bool) -> None:
+def read(entries: int, plans: bool) -> dict[str, dict]:
+    """What each search takes: milliseconds, blocks, statements."""
     from django.db import connection
 
     from audit import past
@@ -129,6 +154,7 @@ def read(entries: int, plans: bool) -> None:
     turns = {name: (search.page, wanted, Page(50)) for name, wanted in searches(entries).items()}
     turns["a task at a version"] = (past.at_version, _BUSY_TASK, 107)
     turns["a task at a moment"] = (past.at_time, _BUSY_TASK, START + timedelta(seconds=entries / 3))
+    seen = {}
     for name, (function, *arguments) in turns.items():
         statements = []
 
@@ -145,12 +171,14 @@ def read(entries: int, plans: bool) -> None:
             times.append((time.perf_counter() - began) * 1000)
         rows = f"{len(found.texts):3} entries" if hasattr(found, "texts") else "    a state"
         blocks = [explain(*statement, show=plans) for statement in statements]
+        seen[name] = {"ms": round(statistics.median(times), 2), "blocks": sum(blocks), "statements": len(statements)}
         print(
             f"{name:36} {rows}  {statistics.median(times):7.1f} ms (most {max(times):6.1f})  {sum(blocks):6} blocks, "
             f"{len(statements)} statements",
             flush=True,
         )
     print()
+    return seen
 
 
 def explain(sql: str, parameters, show: bool) -> int:
@@ -175,11 +203,12 @@ def cost_of_indexes(entries: int, rounds: int) -> dict[str, float]:
     from tests.benchmarks import ingest
 
     with connection.cursor() as cursor:
-        edge = b"\0" * 32 * entries.bit_count()  # of the right size; what the tree says is not looked at here
-        cursor.execute("UPDATE audit_log SET size = %s, edge = %s", [entries, edge])
+        size = offset(entries) + entries
+        edge = b"\0" * 32 * size.bit_count()  # of the right size; what the tree says is not looked at here
+        cursor.execute("UPDATE audit_log SET size = %s, edge = %s", [size, edge])
     ingest.make_tasks(4_000)
     recorded, found = 0, {}
-    for index, definition in _INDEXES.items():
+    for index, definition in _INDEXES.items() if rounds else ():
         ratios = []
         for number in range(rounds):
             rates = {}
