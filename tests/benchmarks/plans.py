@@ -31,7 +31,7 @@ def reader(name: str, team: Team) -> tuple[Callable, object]:
 
     from audit.api import search
     from tasks.api import around_queries, counts, label_queries, listing, queries
-    from tasks.api.pagination import Page
+    from tasks.api.pagination import Page, encode
 
     text, task = team.query(name), team.parent
     if text.startswith("count="):
@@ -49,8 +49,15 @@ def reader(name: str, team: Team) -> tuple[Callable, object]:
         return others[text], Page(LIMIT)
     if text.startswith("/subtasks"):
         text = f"parent={task}&{text.partition('?')[2]}".removesuffix("&")
-    asked = listing.read(QueryDict(text if "limit" in text else f"{text}&limit={LIMIT}"), team.user_id)
-    return (lambda page: queries.page(replace(asked, page=page))), asked.page
+    text = text if "limit" in text else f"{text}&limit={LIMIT}"
+    first = listing.read(QueryDict(text), team.user_id)
+
+    def read(page):
+        """By its cursor, as a caller does."""
+        cursor = f"&cursor={encode(first.keys, page.key, page.backward)}" if page.key else ""
+        return queries.page(listing.read(QueryDict(text + cursor), team.user_id))
+
+    return read, first.page
 
 
 class Look:
@@ -102,7 +109,8 @@ class Look:
 
         with connection.execute_wrapper(note):
             found = self._read(page)
-        ((sql, parameters),) = statements
+        # In a transaction PostgreSQL is told who acts, before what begins by WITH and may be a write.
+        sql, parameters = statements[-1]
         return found, None if sql.startswith("EXPLAIN") else explain(sql, parameters, show)
 
 
