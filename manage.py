@@ -4,9 +4,13 @@
 import logging
 import os
 import sys
+import traceback
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
+
+# Commands whose exit code 1 is a verdict on the log, or that end with 2 where they could not do their work.
+_GIVE_VERDICTS = ("verify_audit", "restore_drill", "export_audit")
 
 
 def main() -> None:
@@ -18,6 +22,7 @@ def main() -> None:
 
         Command().run_from_argv(sys.argv)
         return
+    failed = 2 if command in _GIVE_VERDICTS else 1
     if command:
         from taskpulse import database
         from tasks import context
@@ -27,13 +32,15 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
-        sys.exit(f"{command or 'manage.py'}: {error}")
+        print(f"{command or 'manage.py'}: {error}", file=sys.stderr)
+        sys.exit(failed)
     except Exception:
         if not logging.getLogger().handlers:  # not configured yet
-            raise
+            traceback.print_exc()
+            sys.exit(failed)
         # Not Python's own way: PostgreSQL's messages quote rows, and a machine may read the log.
         logging.getLogger("taskpulse").critical("%(command)s ended by an exception", {"command": command}, exc_info=True)
-        sys.exit(1)
+        sys.exit(failed)
 
 
 if __name__ == "__main__":

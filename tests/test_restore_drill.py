@@ -14,6 +14,7 @@ from audit.checkpoint import Checkpoint
 from audit.checkpoint_topic import CheckpointTopic
 from audit.models import Entry
 from audit.signed_note import Note
+from audit.verification import spans
 from taskpulse.embedded import postgres
 from tasks.models import Task
 from tests.rewriting import disable_triggers
@@ -133,6 +134,13 @@ def test_a_dump_of_another_history_than_the_topic_has_is_found(log, dump):
     code, said = drill(log, dump())
     assert code == 1
     assert "TAMPERED" in said
+
+
+def test_a_connection_that_ends_in_mid_verification_is_no_tampering(log, dump, monkeypatch):
+    monkeypatch.setattr(spans, "look", lambda session, *_: session.execute("SELECT pg_terminate_backend(pg_backend_pid())"))
+    code, said = drill(log, dump(), "--no-topic")
+    assert (code, "could not be checked: terminating connection due to administrator command" in said) == (2, True), said
+    assert scratch_databases() == []
 
 
 def test_what_is_no_dump_is_said_and_leaves_nothing(log, dump, tmp_path):

@@ -176,16 +176,21 @@ def _tiles(connection, log: int, span: Span) -> dict[int, bytes]:
 
 # In processes of their own.
 
+_parameters: dict = {}
 _connection: psycopg.Connection | None = None
 
 
-def _connect(parameters: dict) -> None:
-    global _connection
-    _connection = psycopg.connect(**parameters)
-    _connection.read_only = True
+def _prepare(parameters: dict) -> None:
+    """Connects nowhere yet: of what fails here the pool would tell that it is broken, and not why."""
+    global _parameters
+    _parameters = parameters
 
 
 def _look(work: Work, span: Span) -> Seen:
+    global _connection
+    if _connection is None:
+        _connection = psycopg.connect(**_parameters)
+        _connection.read_only = True
     with _connection.transaction():
         return look(_connection, work, span)
 
@@ -194,7 +199,7 @@ def by_processes(parameters: dict, work: Work, every: Iterable[Span], jobs: int)
     """The spans in their order, by `jobs` processes that connect with `parameters`. One that dies raises BrokenProcessPool."""
     # Not forked: a fork would share this process's connections, and the threads of its Kafka client would be missing.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _connect, (parameters,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _prepare, (parameters,)) as pool:
         waiting: deque = deque()
         try:
             for span in every:

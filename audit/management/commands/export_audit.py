@@ -12,6 +12,8 @@ from audit.management.commands.verify_audit import positive
 from tasks.api.validation import Wrong, due_at, task_id
 
 COULD_NOT_EXPORT = 2
+# What says enough by its message.
+_FAULTS = (CannotExport, Error, OSError)
 
 
 class Command(BaseCommand):
@@ -39,8 +41,9 @@ class Command(BaseCommand):
         except BrokenPipeError:
             # Whoever reads has enough. The interpreter flushes at its end, which would complain again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except (CannotExport, Error, OSError) as error:
-            raise CommandError(f"the bundle is incomplete: {error}", returncode=COULD_NOT_EXPORT) from None
+        except Exception as error:
+            said = f"{'' if isinstance(error, _FAULTS) else f'{type(error).__name__}: '}{error}"
+            raise CommandError(f"the bundle is incomplete: {said}", returncode=COULD_NOT_EXPORT) from error
 
 
 def _task(text: str):

@@ -4,11 +4,13 @@ import json
 import os
 import sys
 import time
+import traceback
 from argparse import ArgumentTypeError
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
 from pathlib import Path
 
+import psycopg
 from confluent_kafka import KafkaException
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -23,6 +25,8 @@ from audit.verification.verifier import Options, Verifier
 from taskpulse.installation import SIGNING_KEY
 
 SOUND, TAMPERED, COULD_NOT_CHECK = 0, 1, 2
+# What says enough by its message; psycopg's own come from the checks that know nothing of Django.
+_FAULTS = (CannotCheck, Error, psycopg.Error, KafkaException, OSError, BrokenProcessPool)
 
 
 class Command(BaseCommand):
@@ -52,9 +56,15 @@ class Command(BaseCommand):
             topic = () if no_topic else CheckpointTopic().all(keys)
             progress = Progress(self.stderr) if sys.stderr.isatty() and not options["json"] else lambda *_: None
             report, document, words = self.look(keys, chain(held, topic), Options(jobs, from_seq, sample, progress), **options)
-        except (CannotCheck, Error, KafkaException, OSError, BrokenProcessPool) as error:
+            self.stdout.write(json.dumps(document, indent=1) if options["json"] else words)
+            self.stdout.flush()
+        except _FAULTS as error:
             raise CommandError(f"the log could not be checked: {error}", returncode=COULD_NOT_CHECK) from None
-        self.stdout.write(json.dumps(document, indent=1) if options["json"] else words)
+        except Exception as error:
+            # Python itself would end with 1, which is a verdict here.
+            self.stderr.write(traceback.format_exc())
+            said = f"the log could not be checked: {type(error).__name__}: {error}"
+            raise CommandError(said, returncode=COULD_NOT_CHECK) from None
         if report.tampered:
             sys.exit(TAMPERED)
 
