@@ -81,7 +81,7 @@ def oldest() -> Span:
 def move(directory: Path, keys: Iterable[VerifierKey], say) -> Span:
     """Archives the oldest partition: the file has its name when all is well, and not before. `say` is told what was done.
 
-    Raises CannotArchive, CannotExport, OSError, and the database's faults: nothing was detached then, and no file is left.
+    Raises CannotArchive, CannotProve, OSError, and the database's faults: nothing was detached then, and no file is left.
     """
     with transaction.atomic():
         span = oldest()

@@ -13,24 +13,16 @@ from datetime import datetime
 
 import orjson
 from django.db import connection
-from psycopg.pq import Format
 
-from audit import checkpoint_store, proofs, tile_store
-from audit.checkpoint import Checkpoint
-from audit.signed_note import Note
-from audit.tlog_proof import TlogProof
+from audit import coverage
 from audit.verification import entries
-from tasks.events import canonical, rfc3339
+from tasks.events import rfc3339
 
 FORMAT = "taskpulse-bundle-v1"
 CONTENT_TYPE = "application/jsonl"
 # Entries looked at in one statement, be they part of the bundle or not; entries of one task are found by an index.
 _WINDOW, _TASK_ROWS = 2_000, 500
 _MOST = 2**63 - 1
-
-
-class CannotExport(Exception):
-    """An entry has no proof any more: a column or a tile is not what was written. `manage.py verify_audit` names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +47,18 @@ def bundle(selection: Selection, seconds: float = float("inf")) -> Iterator[byte
     in `seconds` are left out too: they are for a later bundle, from the `next_seq` of the end line on. Archived entries are
     in files of their own (audit/archive.py).
 
-    Raises CannotExport.
+    Raises coverage.CannotProve.
     """
     end, count, next_seq = time.monotonic() + seconds, 0, max(selection.from_seq, _oldest())
-    for log, origin in _logs():
-        stored = checkpoint_store.latest(log)
-        if stored is None or log + stored.size <= next_seq:
-            continue
-        size = Checkpoint.parse(Note.parse(stored.note).text).size
-        first, last = max(next_seq, log), min(log + size - 1, selection.until_seq or _MOST)
+    for tree in _trees():
+        first, last = max(next_seq, tree.log.first_seq), min(tree.end - 1, selection.until_seq or _MOST)
         if first > last:
             continue
-        yield _line(
-            kind="log", format=FORMAT, origin=origin, first_seq=log, size=size, from_seq=first,
-            selection=selection.as_json(), checkpoint=stored.cosigned.decode(),
-        )  # fmt: skip
-        read = tile_store.nodes(log, size)
+        yield _begin(tree, first, selection)
+        read_node = coverage.nodes(tree)
         for rows, reached in _batches(selection, first, last):
             for row in rows:
-                yield _entry(row, log, origin, size, stored.cosigned, read)
+                yield _line(kind="entry", **coverage.proved(row, tree, read_node))
             count, next_seq = count + len(rows), reached
             if time.monotonic() >= end:
                 break
@@ -82,32 +67,25 @@ def bundle(selection: Selection, seconds: float = float("inf")) -> Iterator[byte
     yield _line(kind="end", entries=count, next_seq=next_seq)
 
 
-def _entry(row: tuple, log: int, origin: str, size: int, checkpoint: bytes, read: proofs.ReadNode) -> bytes:
-    seq = row[entries.SEQ]
-    try:
-        path = tuple(proofs.inclusion(seq - log, size, read))
-        proof = TlogProof(seq - log, path, checkpoint, entries.record(origin, row))
-    except (ValueError, tile_store.MissingTile) as error:
-        raise CannotExport(f"entry {seq}: {error}") from error
-    return _line(kind="entry", seq=seq, event=_event(row[entries.EVENT_DATA]), proof=bytes(proof).decode())
+def _trees() -> Iterator[coverage.Tree]:
+    """Of all logs, as far as there is one without a gap."""
+    for log in coverage.logs():
+        tree = None
+        for tree in coverage.trees(log):
+            yield tree
+        if tree is None or tree.size != log.closed:
+            return
 
 
-def _event(text: str) -> orjson.Fragment:
-    """In the bytes of its digest. What has no canonical form goes as it is: whoever checks the bundle finds it."""
-    try:
-        return orjson.Fragment(canonical(orjson.loads(text)))
-    except (ValueError, TypeError):
-        return orjson.Fragment(text)
+def _begin(tree: coverage.Tree, first: int, selection: Selection) -> bytes:
+    return _line(
+        kind="log", format=FORMAT, origin=tree.log.origin, first_seq=tree.log.first_seq, size=tree.size, from_seq=first,
+        selection=selection.as_json(), checkpoint=tree.note.decode(), **({"closed": tree.closed_by} if tree.closed_by else {}),
+    )  # fmt: skip
 
 
 def _line(**document) -> bytes:
     return orjson.dumps(document) + b"\n"
-
-
-def _logs() -> list[tuple[int, str]]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT first_seq, origin FROM audit_log ORDER BY first_seq")
-        return cursor.fetchall()
 
 
 def _oldest() -> int:
@@ -123,10 +101,7 @@ def _batches(selection: Selection, first: int, last: int) -> Iterator[tuple[list
     while first <= last:
         window = last if selection.task else min(first + _WINDOW - 1, last)
         limit = f" LIMIT {_TASK_ROWS}" if selection.task else ""
-        with connection.cursor() as cursor:
-            cursor.cursor.format = Format.BINARY
-            cursor.execute(f"{entries.SELECT}{conditions} ORDER BY seq{limit}", [first, window, *values])
-            rows = cursor.fetchall()
+        rows = coverage.read(f"{entries.SELECT}{conditions} ORDER BY seq{limit}", [first, window, *values])
         first = rows[-1][entries.SEQ] + 1 if selection.task and len(rows) == _TASK_ROWS else window + 1
         yield rows, first
 

@@ -89,6 +89,13 @@ TYPES: tuple[ProblemType, ...] = (
         "The entry is in the log and the next checkpoint will cover it. Ask again after `Retry-After` seconds.",
     ),
     ProblemType(
+        "covered-by-successor",
+        404,
+        _("No checkpoint of this log will cover this"),
+        "The log was closed before a checkpoint covered the entry. The first entry of its successor states the tree with which it "
+        "was closed, and so covers it: an export from this entry on holds both, with their proofs.",
+    ),
+    ProblemType(
         "method-not-allowed",
         405,
         _("The resource does not have this method"),

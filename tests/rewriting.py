@@ -22,13 +22,23 @@ def disable_triggers(*tables: str) -> None:
 
 
 def recompute(first: int = 1) -> None:
-    """Digests and leaves from `first` on, and the head, from what the entries hold now."""
-    rows = execute(f"SELECT {COLUMNS}, event_data::text, leaf_hash FROM task_audit_log ORDER BY seq")
+    """Digests and leaves from `first` on, and the heads, from what the entries hold now. Only the last log grows or shrinks."""
+    heads = list(LogHead.objects.order_by("first_seq"))
+    for head, after in zip(heads, [*heads[1:], None], strict=True):
+        _recompute(head, first, after.first_seq if after else 2**62)
+
+
+def _recompute(head: LogHead, first: int, end: int) -> None:
+    rows = execute(
+        f"SELECT {COLUMNS}, event_data::text, leaf_hash FROM task_audit_log WHERE seq >= %s AND seq < %s ORDER BY seq",
+        head.first_seq,
+        end,
+    )
     edge, changed = merkle.Edge(), []
     for *columns, event, leaf_hash in rows:
         if columns[0] >= first:
             digest = hashlib.sha256(canonical(json.loads(event))).digest()
-            leaf_hash = merkle.leaf_hash(leaf.record("taskpulse/audit", *columns[:-1], digest))
+            leaf_hash = merkle.leaf_hash(leaf.record(head.origin, *columns[:-1], digest))
             changed.append((columns[0], digest, leaf_hash))
         edge.append(bytes(leaf_hash))
     if changed:
@@ -37,7 +47,7 @@ def recompute(first: int = 1) -> None:
             "n (seq, digest, leaf) WHERE e.seq = n.seq",
             *map(list, zip(*changed, strict=True)),
         )
-    LogHead.objects.update(size=edge.size, edge=edge.to_bytes())
+    LogHead.objects.filter(pk=head.pk).update(size=edge.size, edge=edge.to_bytes())
 
 
 def rewrite_tiles() -> None:

@@ -63,6 +63,7 @@ def test_a_sound_log(log):
     assert report.as_json() | {"seconds": 0} == {
         "result": "sound", "entries": 9, "recomputed": 9, "pinned_until": 9, "first_bad": None, "findings": [],
         "checks": report.as_json()["checks"], "not_proved": report.not_proved, "seconds": 0,
+        "pins": [{"origin": "taskpulse/audit", "first_seq": 1, "last_seq": 9, "pinned_until": 9}],
     }  # fmt: skip
     assert {check["result"] for check in report.as_json()["checks"]} == {"sound"}
     assert all(check["rests_on"] and check["detail"] for check in report.as_json()["checks"])

@@ -147,6 +147,9 @@ class ProofViewSet(ApiViewSet):
         seq, log = row
         newest, index = checkpoint_store.latest(log), seq - log
         if newest is None or newest.size <= index:
+            if (successor := _successor(log)) is not None:
+                text = f"The log ended before a checkpoint covered this entry; entry {successor}, which opens its successor, does."
+                raise Problem(404, f"{text} Export it: /api/audit/export?from={seq}", type="covered-by-successor")
             headers = {"Retry-After": str(settings.CHECKPOINT_SECONDS)}
             raise Problem(404, "No checkpoint covers this entry yet.", headers=headers, type="not-covered-yet")
         response = HttpResponse(bytes(prove(log, index, newest)), content_type=TEXT)

@@ -43,14 +43,29 @@ class Check:
 
 
 @dataclass(slots=True)
-class Report:
-    """`pinned` is the last entry covered by a checkpoint held outside the database, None where there is none."""
+class Pin:
+    """How much of one log, whose entries are `first` to `last`, checkpoints held outside the database cover: up to the entry
+    `until`; None where there is none."""
 
+    origin: str
+    first: int
+    last: int
+    until: int | None = None
+
+    @property
+    def open(self) -> tuple[int, int] | None:
+        """The entries that none covers."""
+        first = self.first if self.until is None else self.until + 1
+        return (first, self.last) if first <= self.last else None
+
+
+@dataclass(slots=True)
+class Report:
     checks: dict[str, Check] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     entries: int = 0
     recomputed: int = 0
-    pinned: int | None = None
+    pins: list[Pin] = field(default_factory=list)
     not_proved: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -63,6 +78,17 @@ class Report:
             check.wrong += 1
             if check.wrong <= KEPT:
                 self.findings.append(finding)
+
+    @property
+    def pinned(self) -> int | None:
+        """The entry up to which all are covered by checkpoints held outside the database, in each log that there is until
+        there; None where there is none."""
+        until = None
+        for pin in self.pins:
+            until = pin.until or until
+            if pin.open:
+                break
+        return until
 
     @property
     def tampered(self) -> bool:
@@ -85,6 +111,9 @@ class Report:
             "entries": self.entries,
             "recomputed": self.recomputed,
             "pinned_until": self.pinned,
+            "pins": [
+                {"origin": pin.origin, "first_seq": pin.first, "last_seq": pin.last, "pinned_until": pin.until} for pin in self.pins
+            ],
             "first_bad": first and asdict(first),
             "findings": [asdict(finding) for finding in self.findings],
             "checks": [

@@ -62,6 +62,12 @@ class Seen:
     # The first entry whose leaf is another in the tiles.
     other_tile: int | None = None
 
+    def root_at(self, before: Edge, size: int) -> bytes:
+        """The root of the log's first `size` entries, which end in this span; `before` is the tree up to its start."""
+        edge = before.copy()
+        edge.extend(Edge.from_bytes(size - self.span.start, self.edges[size]))
+        return edge.root()
+
 
 def spans(size: int, sizes: Iterable[int]) -> Iterator[Span]:
     sizes = sorted(sizes)

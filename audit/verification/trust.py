@@ -1,6 +1,6 @@
 """What each check rests on, and what a verification does not prove."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from django.db import connection
 
@@ -38,6 +38,16 @@ def with_successors(keys: Iterable[VerifierKey], logs: list[int]) -> list[Verifi
     return known
 
 
+def _open(report: Report) -> Iterator[tuple[int, int]]:
+    """What no checkpoint held outside covers, as spans that do not touch."""
+    found: list[tuple[int, int]] = []
+    for first, last in filter(None, (pin.open for pin in report.pins)):
+        if found and found[-1][1] == first - 1:
+            first, _ = found.pop()
+        found.append((first, last))
+    yield from found
+
+
 def describe(report: Report, heads: list, keys: list[VerifierKey], options) -> None:
     """The checks in words, and what they leave open."""
     last, checks = heads[-1].last, report.checks
@@ -55,10 +65,11 @@ def describe(report: Report, heads: list, keys: list[VerifierKey], options) -> N
             "Nothing held outside the database was compared: whoever owns it can have cut the log off at an earlier checkpoint, "
             "with all that came after. Keep a checkpoint elsewhere and give it by --checkpoint."
         )
-    if report.pinned is None or report.pinned < last:
-        first = (report.pinned or 0) + 1
-        above = "can still be cut off or made anew by whoever owns the database: no checkpoint held outside covers them"
-        say(f"Entries {first} to {last} {above}." if last else "The log is empty.")
+    above = "can still be cut off or made anew by whoever owns the database: no checkpoint held outside covers them"
+    for first, until in _open(report):
+        say(f"Entries {first} to {until} {above}.")
+    if not last:
+        say("The log is empty.")
     if report.recomputed < report.entries:
         open_ = report.entries - report.recomputed
         say(

@@ -10,9 +10,9 @@ from django.db import connection
 from audit.checkpoint import Checkpoint
 from audit.merkle import Edge
 from audit.signed_note import VerifierKey
-from audit.verification import archived, drift, outside, spans, subjects, trust
+from audit.verification import archived, drift, outside, spans, subjects, succession, trust
 from audit.verification.reading import read_only
-from audit.verification.report import KEPT, CannotCheck, Finding, Report
+from audit.verification.report import KEPT, CannotCheck, Finding, Pin, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,13 @@ class Head:
 
 @dataclass(slots=True)
 class _Tree:
-    """One log's tree as far as it is joined. `held` is the largest size whose checkpoint agrees."""
+    """One log's tree as far as it is joined. `held` is the largest size whose checkpoint agrees; `opening` is the successor's
+    first entry, which says with what the log was closed."""
 
     head: Head
+    pin: Pin
+    opening: succession.Opening | None = None
+    closed: bool = False  # with the root that the opening says
     edge: Edge = field(default_factory=Edge)
     held: int = 0
     other_tile: int | None = None
@@ -80,8 +84,14 @@ class Verifier:
         report.add(*archived.check(self._archives, heads[0].log, heads[-1].last))
         self._keys = trust.with_successors(self._keys, [head.log for head in heads])
         wanted, self._beyond = outside.compare(self._held, {head.origin: head for head in heads}, report)
-        for head in heads:
-            self._check_log(head, wanted.get(head.log, {}), sum(head.size for head in heads))
+        openings = succession.read(heads, archived.until(self._archives), report)
+        trees = [_Tree(head, Pin(head.origin, head.log, head.last), openings.get(head.log)) for head in heads]
+        report.pins = [tree.pin for tree in trees]
+        for tree in trees:
+            self._check_log(tree, wanted.get(tree.head.log, {}), sum(head.size for head in heads))
+        for before, after in reversed(list(itertools.pairwise(trees))):
+            if before.closed and after.pin.until is not None:
+                before.pin.until = before.head.last
         if heads:
             with read_only() as session:
                 report.add(*subjects.check_without_task(session, drift.tables(), self.options.from_seq, heads[-1].last, KEPT))
@@ -116,13 +126,14 @@ class Verifier:
         if stray is not None:
             add(Finding("head", f"there are checkpoints of a log that begins with entry {stray}, and no such log"))
 
-    def _check_log(self, head: Head, wanted: dict[int, list[tuple[bytes, str]]], of: int) -> None:
+    def _check_log(self, tree: _Tree, wanted: dict[int, list[tuple[bytes, str]]], of: int) -> None:
+        head, report = tree.head, self.report
         work = spans.Work(
             head.log, head.origin, tuple(self._keys), drift.tables(), self.options.from_seq, self.options.share,
             archived.until(self._archives),
         )  # fmt: skip
-        tree, report = _Tree(head), self.report
-        for seen in self._look(work, list(spans.spans(head.size, wanted))):
+        sizes = {*wanted, head.size} if tree.opening else wanted
+        for seen in self._look(work, list(spans.spans(head.size, sizes))):
             report.add(*seen.findings)
             report.entries += seen.span.end - seen.span.start
             report.recomputed += seen.recomputed
@@ -153,26 +164,27 @@ class Verifier:
             tree.named = min(bad)
         tree.other_tile = tree.other_tile or seen.other_tile
         claims = [(size, root, "stored") for size, root in seen.stored]
-        claims += [(size, root, where) for size in seen.span.sizes for root, where in wanted[size]]
+        claims += [(size, root, where) for size in seen.span.sizes for root, where in wanted.get(size, ())]
         for size, root, where in sorted(claims):
-            edge = tree.edge.copy()
-            edge.extend(Edge.from_bytes(size - seen.span.start, seen.edges[size]))
-            if edge.root() == root:
+            if seen.root_at(tree.edge, size) == root:
                 tree.held = max(tree.held, size)
                 if where != "stored":
-                    self.report.pinned = max(self.report.pinned or 0, tree.head.log + size - 1)
+                    tree.pin.until = max(tree.pin.until or 0, tree.head.log + size - 1)
             else:
-                self._disagree(tree, size, where)
+                self._disagree(tree, size, f"the checkpoint of {size} entries ({where}) was signed for")
+        if tree.opening and seen.span.end == tree.opening.size:
+            tree.closed = seen.root_at(tree.edge, seen.span.end) == tree.opening.root
+            if not tree.closed:
+                self._disagree(tree, seen.span.end, tree.opening.words)
         tree.edge.extend(seen.edge)
 
-    def _disagree(self, tree: _Tree, size: int, where: str) -> None:
+    def _disagree(self, tree: _Tree, size: int, signed: str) -> None:
         """The first checkpoint that disagrees is the news; entries that are named already explain it."""
         first, last = tree.head.log + tree.held, tree.head.log + size - 1
         if tree.disagrees or (tree.named is not None and tree.named <= last):
             tree.disagrees = True
             return
         tree.disagrees = True
-        signed = f"the checkpoint of {size} entries ({where}) was signed for"
         if tree.other_tile is not None and tree.other_tile <= last:
             self.report.add(Finding("tree", f"it is not the entry that {signed}, and the tiles hold another", tree.other_tile))
         else:

@@ -37,7 +37,7 @@ ELEMENTS = (
     "form", "origin", "seq", "event_id", "event_type", "subject_type", "subject_id", "version", "task_id", "actor_id",
     "occurred_at", "processed_at", "topic", "partition", "offset", "digest",
 )  # fmt: skip
-REDACTED = "audit.redacted"
+REDACTED, OPENED = "audit.redacted", "audit.log.opened"
 ED25519, COSIGNATURE = 1, 4
 
 
@@ -87,6 +87,9 @@ class Key:
     def id(self) -> bytes:
         return sha256(self.name.encode() + b"\n" + bytes([self.algorithm]) + self.public).digest()[:4]
 
+    def named(self, name: str) -> "Key":
+        return Key(name, self.algorithm, self.public)
+
     def signed(self, text: str, signature: bytes) -> bool:
         message = text.encode()
         if self.algorithm == COSIGNATURE:
@@ -108,14 +111,22 @@ class Checkpoint:
 
 
 class Keys:
-    """The log's keys: those given, and those to which they hand over. A note is checked once."""
+    """The log's keys: those given, and those to which they hand over. A key counts for the logs that succeeded to its own too,
+    under their names. A note is checked once."""
 
     def __init__(self, log: list[Key], witnesses: list[Key]):
         self.log, self.witnesses = list(log), witnesses
         self._known: dict[str, Checkpoint] = {}
+        self._closed: dict[str, Checkpoint] = {}
+
+    def close(self, checkpoint: Checkpoint) -> None:
+        """A log ended with this tree, as its successor's first entry says; that was never signed by itself."""
+        self._closed[checkpoint.note] = checkpoint
 
     def open(self, note: str) -> Checkpoint:
         """Raises Wrong unless a known key of the log signed the note, and each witness that was asked for."""
+        if note in self._closed:
+            return self._closed[note]
         if note not in self._known:
             self._known = {note: self._open(note)}
         return self._known[note]
@@ -140,7 +151,8 @@ class Keys:
             if dash != "—" or len(raw) < 5:
                 raise Wrong("a signature line of the checkpoint is malformed")
             signatures.setdefault((name, raw[:4]), raw[4:])
-        valid = [key for key in self.log if self._holds(key, text, signatures)]
+        named = [key.named(lines[0]) if lines[0].startswith(f"{key.name}/") else key for key in self.log]
+        valid = [key for key in named if self._holds(key, text, signatures)]
         if not any(key.name == lines[0] and key.algorithm == ED25519 for key in valid):
             raise Wrong(f"the checkpoint of {lines[1]} entries bears no signature by a key of {lines[0]} that you gave")
         for witness in self.witnesses:
@@ -276,6 +288,36 @@ def check_event(event, record: dict) -> str | None:
     return None
 
 
+def check_account(document: dict, keys: Keys) -> tuple[Proved, dict]:
+    """An entry that stands by itself, with its event. Raises Wrong."""
+    if "closed" in document:
+        check_closed(document["closed"], keys)
+    proved = check_proof(document["proof"], keys)
+    seq, event = document["seq"], document["event"]
+    try:
+        erased = check_event(event, proved.record) is not None
+    except Wrong as error:
+        raise Wrong(f"entry {seq}: {error}") from None
+    if seq != proved.record["seq"] or erased:
+        raise Wrong(f"entry {seq}: its record is of entry {proved.record['seq']}, or it is erased")
+    return proved, event
+
+
+def check_closed(document: dict, keys: Keys) -> dict:
+    """The first entry of a successor, which says with what tree the log before was closed; what it says. Raises Wrong."""
+    proved, event = check_account(document, keys)
+    if (
+        proved.record["event_type"] != OPENED
+        or proved.index != 0
+        or event["data"]["audit.log"]["origin"] != proved.record["origin"]
+    ):
+        raise Wrong(f"entry {document['seq']} is not the one that opens a log")
+    told = event["data"]["audit.log"]["predecessor"]
+    root = decode(told["root"], "the root of the log that was closed")
+    keys.close(Checkpoint(told["origin"], told["size"], root, f"{told['origin']}\n{told['size']}\n{told['root']}\n"))
+    return told
+
+
 # A bundle.
 
 
@@ -289,6 +331,8 @@ class Bundle:
         self.first = self.last = None
         self.checkpoint: Checkpoint | None = None
         self.selection: dict = {}
+        # Of each log the line with the largest tree.
+        self.logs: dict[str, dict] = {}
         self.ended = False
         self.tree: Tree | None = None
         self.compared: set[int] = set()
@@ -325,6 +369,10 @@ class Bundle:
         if document["format"] != BUNDLE:
             raise CannotCheck(f"the bundle is of the form {document['format']!r}, this program knows {BUNDLE}")
         self._finish_log()
+        if "closed" in document:
+            check_closed(document["closed"], self.keys)
+            if document["closed"]["seq"] != document["first_seq"] + document["size"]:
+                raise Wrong("the entry that opens the successor does not follow upon the log that was closed")
         self.checkpoint = self.keys.open(document["checkpoint"])
         if (self.checkpoint.origin, self.checkpoint.size) != (document["origin"], document["size"]):
             raise Wrong("the checkpoint is of another log or size than the line says")
@@ -341,6 +389,8 @@ class Bundle:
         if not same_log:
             self.tree = Tree() if not selection and begins == document["first_seq"] else None
         self._log, self.selection, self.ended = document, selection, False
+        begun = self.logs.get(document["origin"], document)["from_seq"]
+        self.logs[document["origin"]] = document | {"from_seq": begun}
         if not selection:
             self._next = begins
 
@@ -412,8 +462,10 @@ class Bundle:
 
     def said(self) -> list[str]:
         lines = [f"{self.entries} entries" + (f", {self.first} to {self.last}" if self.entries else "")]
-        if self.checkpoint is not None:
-            lines.append(f"each is in the log {self.checkpoint.origin} at the size of {self.checkpoint.size} entries")
+        for origin, log in self.logs.items():
+            which = "each is" if len(self.logs) == 1 else f"from entry {log['from_seq']} on each is"
+            closed = f", with which entry {log['closed']['seq']} says that it was closed" if "closed" in log else ""
+            lines.append(f"{which} in the log {origin} at the size of {log['size']} entries{closed}")
         if self.erased:
             lines.append(f"{self.erased} of them are erased: what they said cannot be checked")
         if self.unaccounted:

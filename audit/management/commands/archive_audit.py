@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
 from audit import archive
-from audit.export import CannotExport
+from audit.coverage import CannotProve
 from audit.management.commands.verify_audit import keys_at_hand
 from audit.verification.report import CannotCheck
 
@@ -29,6 +29,6 @@ class Command(BaseCommand):
             if not keys:
                 raise CannotCheck("no verifier key: give the log's by --key (`manage.py audit_key --show` prints it)")
             span = archive.move(directory, keys, self.stdout.write)
-        except (archive.CannotArchive, CannotCheck, CannotExport, Error, OSError) as error:
+        except (archive.CannotArchive, CannotCheck, CannotProve, Error, OSError) as error:
             raise CommandError(str(error)) from None
         self.stdout.write(f"{span.partition} is detached. When the file is kept where it shall be: DROP TABLE {span.partition}")

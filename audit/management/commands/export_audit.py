@@ -7,13 +7,14 @@ from argparse import ArgumentTypeError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
-from audit.export import CannotExport, Selection, bundle
+from audit.coverage import CannotProve
+from audit.export import Selection, bundle
 from audit.management.commands.verify_audit import positive
 from tasks.api.validation import Wrong, due_at, task_id
 
 COULD_NOT_EXPORT = 2
 # What says enough by its message.
-_FAULTS = (CannotExport, Error, OSError)
+_FAULTS = (CannotProve, Error, OSError)
 
 
 class Command(BaseCommand):
