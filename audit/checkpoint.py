@@ -15,7 +15,7 @@ from audit.signed_note import (
     Note,
     Signature,
     SigningKey,
-    Unverified,
+    UnknownKey,
     VerifierKey,
     decode_base64,
 )
@@ -78,7 +78,7 @@ def open_checkpoint(raw: bytes, keys: Iterable[VerifierKey]) -> tuple[Checkpoint
     """The checkpoint of a note that one of `keys` signed as the log, and its signatures by `keys` (witnesses' too). A log's
     key counts for the logs that succeeded to it.
 
-    Raises MalformedNote, or Unverified: also where only witnesses signed, or a key of another name than the origin.
+    Raises MalformedNote, or Unverified: UnknownKey also where only witnesses signed, or a key of another name than the origin.
     """
     note = Note.parse(raw)
     checkpoint = Checkpoint.parse(note.text)
@@ -86,5 +86,5 @@ def open_checkpoint(raw: bytes, keys: Iterable[VerifierKey]) -> tuple[Checkpoint
     signatures = note.verified(keys)
     of_log = {(key.name, key.key_id) for key in keys if key.algorithm == PLAIN and key.name == checkpoint.origin}
     if not any((signature.name, signature.key_id) in of_log for signature in signatures):
-        raise Unverified("no signature by a known key of the log that the checkpoint names")
+        raise UnknownKey("no signature by a known key of the log that the checkpoint names")
     return checkpoint, signatures

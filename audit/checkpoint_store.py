@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from django.db import connection
 
-from audit.checkpoint import Checkpoint
+from audit.checkpoint import NEXT_KEY, Checkpoint
 
 # The note as it was signed; each witness adds a line below.
 _COLUMNS = """
@@ -14,6 +14,9 @@ FROM audit_checkpoint c WHERE c.log = %s"""
 _LATEST = f"{_COLUMNS} ORDER BY c.size DESC LIMIT 1"
 _ONE = f"{_COLUMNS} AND c.size = %s"
 _AFTER = f"{_COLUMNS} AND c.size > %s ORDER BY c.size LIMIT %s"
+_HAND_OVERS = """
+SELECT note FROM audit_checkpoint WHERE log = ANY (%s) AND position(%s::bytea IN note) > 0 ORDER BY log, size
+"""
 _ADD = "INSERT INTO audit_checkpoint (log, size, root, note) VALUES (%s, %s, %s, %s)"
 _COSIGN = "INSERT INTO audit_cosignature (log, size, witness, line) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING"
 _COSIGNED = "SELECT coalesce(max(size), 0) FROM audit_cosignature WHERE log = %s AND witness = %s"
@@ -51,6 +54,13 @@ def one(log: int, size: int) -> Stored | None:
 def after(log: int, size: int, most: int) -> list[Stored]:
     """The checkpoints beyond `size`, the smallest first."""
     return _query(_AFTER, log, size, most)
+
+
+def hand_overs(logs: list[int]) -> list[bytes]:
+    """The notes of these logs that name a next key, in their order."""
+    with connection.cursor() as cursor:
+        cursor.execute(_HAND_OVERS, [logs, f"\n{NEXT_KEY}".encode()])
+        return [bytes(note) for (note,) in cursor]
 
 
 def add(log: int, checkpoint: Checkpoint, note: bytes) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from django.conf import settings
 
-from audit.checkpoint import Checkpoint, open_checkpoint
+from audit.checkpoint import Checkpoint
+from audit.key_ring import KeyRing
 from audit.signed_note import MalformedNote, Unverified, VerifierKey
 from taskpulse import kafka
 
@@ -36,18 +37,19 @@ class CheckpointTopic:
     def close(self) -> None:
         self._producer = None
 
-    def newest(self, origin: str, keys: Iterable[VerifierKey]) -> Checkpoint | None:
+    def newest(self, origin: str, keys: Iterable[VerifierKey] | KeyRing) -> Checkpoint | None:
         """The greatest checkpoint of this origin that one of `keys` signed; None if the topic holds none.
 
         Anything else on the topic is passed over: whoever may produce to it must not be able to stop the log.
         """
+        ring = keys if isinstance(keys, KeyRing) else KeyRing(keys)
         kafka.ensure_topic(self._name, partitions=1, config=FOR_EVER)
         consumer = Consumer(kafka.consumer_settings("taskpulse-checkpoints") | {"log_level": 2})
         try:
             low, end = consumer.get_watermark_offsets(TopicPartition(self._name, PARTITION), timeout=_PATIENCE)
             while end > low:
                 start = max(low, end - _WINDOW)
-                found = [ours for value in self._read(consumer, start, end) if (ours := _ours(value, origin, keys))]
+                found = [ours for value in self._read(consumer, start, end) if (ours := _ours(value, origin, ring))]
                 if found:
                     return max(found, key=lambda checkpoint: checkpoint.size)
                 end = start
@@ -57,7 +59,8 @@ class CheckpointTopic:
 
     def all(self, keys: Iterable[VerifierKey]) -> Iterator[tuple[Checkpoint, str]]:
         """Every checkpoint that is there at this moment and that one of `keys`, or a key to which they hand over, signed:
-        the oldest first, with where it stands. It makes no topic, and holds few at a time."""
+        the oldest first, with where it stands. None by a key alone that had handed over on the topic itself; what the
+        database says of that must not count here. It makes no topic, and holds few at a time."""
         consumer = Consumer(kafka.consumer_settings("taskpulse-checkpoints") | {"log_level": 2, "allow.auto.create.topics": False})
         try:
             error = consumer.list_topics(self._name, timeout=_PATIENCE).topics[self._name].error
@@ -69,15 +72,14 @@ class CheckpointTopic:
         except BaseException:
             consumer.close()
             raise
-        return self._signed(consumer, low, end, list(keys))
+        return self._signed(consumer, low, end, KeyRing(keys))
 
-    def _signed(self, consumer: Consumer, low: int, end: int, known: list[VerifierKey]) -> Iterator[tuple[Checkpoint, str]]:
+    def _signed(self, consumer: Consumer, low: int, end: int, ring: KeyRing) -> Iterator[tuple[Checkpoint, str]]:
         try:
             for start in range(low, end, _WINDOW):
                 for value in self._read(consumer, start, min(start + _WINDOW, end)):
-                    found = _ours(value, None, known)
+                    found = _ours(value, None, ring)
                     if found is not None:
-                        known += [key for key in found.successors() if key not in known]
                         yield found, f"on the topic {self._name}"
         finally:
             consumer.close()
@@ -119,9 +121,9 @@ class CheckpointTopic:
             raise
 
 
-def _ours(value: bytes, origin: str | None, keys: Iterable[VerifierKey]) -> Checkpoint | None:
+def _ours(value: bytes, origin: str | None, ring: KeyRing) -> Checkpoint | None:
     try:
-        checkpoint, _ = open_checkpoint(value, keys)
+        checkpoint = ring.open(value)
     except (MalformedNote, Unverified):
         return None
     return checkpoint if origin in (None, checkpoint.origin) else None

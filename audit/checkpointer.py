@@ -17,6 +17,7 @@ from django.db import IntegrityError, InterfaceError, InternalError, Operational
 from audit import checkpoint_store, successor
 from audit.checkpoint import NEXT_KEY, Checkpoint, key_for, open_checkpoint
 from audit.checkpoint_topic import CheckpointTopic
+from audit.key_ring import KeyRing
 from audit.signed_note import MalformedNote, Note, SigningKey, Unverified
 from audit.tile_store import MissingTile
 from audit.tile_writer import Head, Tampered, TileWriter, read_head
@@ -151,7 +152,9 @@ class Checkpointer:
         if stored is not None:
             self._last = self._own(stored.note, stored.size)
             self._to_contain.append((self._last, "the newest checkpoint that is stored"))
-        outside = self._topic.newest(head.origin, self._keys)
+        ring = KeyRing(self._keys)
+        ring.learn(checkpoint_store.hand_overs([head.log]))
+        outside = self._topic.newest(head.origin, ring)
         self._broker_outage.over()
         if stored is None and outside is None:
             self._check_succession(head)

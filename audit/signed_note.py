@@ -37,6 +37,10 @@ class Unverified(ValueError):
     """No signature by a known key, or a wrong one by a known key: the text must be ignored."""
 
 
+class UnknownKey(Unverified):
+    """No signature by a known key at all: that says nothing of those that there are."""
+
+
 def is_key_name(name: str) -> bool:
     """Not empty, without spaces (of all Unicode), control characters and `+`."""
     return bool(name) and "+" not in name and not any(character.isspace() or character < " " for character in name)
@@ -112,7 +116,7 @@ class Note:
             key.verify(self.text, signature.value)
             found.setdefault((signature.name, signature.key_id), signature)
         if not found:
-            raise Unverified("no signature by a known key")
+            raise UnknownKey("no signature by a known key")
         return tuple(found.values())
 
 

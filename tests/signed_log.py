@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from django.db import connection
 
-from audit.checkpoint import Checkpoint
+from audit.checkpoint import NEXT_KEY, Checkpoint
 from audit.signed_note import Note, SigningKey
 from audit.tile_writer import TileWriter, read_head
 from audit.verification.report import Report
@@ -17,22 +17,34 @@ from tests.recording import messages, record, waiting
 
 @dataclass
 class Log:
-    """`held`: the checkpoints that somebody outside has, all that were ever signed."""
+    """`held`: the checkpoints that somebody outside has, all that were ever signed. `key` is the first one, which they know;
+    `retired_at`, the size at which it handed over to `next_key`."""
 
     key: SigningKey = field(default_factory=lambda: SigningKey.generate("taskpulse/audit"))
+    next_key: SigningKey | None = None
+    retired_at: int | None = None
     held: list[Checkpoint] = field(default_factory=list)
 
     def sign(self, key: SigningKey | None = None) -> None:
         """Writes the tiles, and a checkpoint of all entries if there are new ones."""
         head = read_head()
-        if self.held and head.size == self.pinned:
+        if self.held and (head.origin, head.size) == (self.held[-1].origin, self.pinned):
             return
         writer = TileWriter(head.log)
         while writer.size < head.size:
             writer.advance(head.size)
-        checkpoint = Checkpoint(head.origin, head.size, writer.edge().root())
-        store(checkpoint, key or self.key, head.log)
+        hands_over = self.next_key is not None and self.retired_at is None
+        extensions = (f"{NEXT_KEY}{self.next_key.verifier}",) if hands_over else ()
+        checkpoint = Checkpoint(head.origin, head.size, writer.edge().root(), extensions)
+        store(
+            checkpoint, key or (self.next_key if self.retired_at else self.key), head.log, *([self.next_key] if hands_over else [])
+        )
+        self.retired_at = head.size if hands_over else self.retired_at
         self.held.append(checkpoint)
+
+    def rotate(self) -> None:
+        """The next checkpoint hands over to another key."""
+        self.next_key = SigningKey.generate(self.key.name)
 
     @property
     def pinned(self) -> int:
@@ -43,8 +55,8 @@ class Log:
         return Verifier([self.key.verifier], [(checkpoint, "topic") for checkpoint in outside], Options(**options)).run()
 
 
-def store(checkpoint: Checkpoint, key: SigningKey, log: int = 1) -> None:
-    note = bytes(Note(checkpoint.text, (key.sign(checkpoint.text),)))
+def store(checkpoint: Checkpoint, key: SigningKey, log: int = 1, *others: SigningKey) -> None:
+    note = bytes(Note(checkpoint.text, tuple(one.sign(checkpoint.text) for one in (key, *others))))
     statement = "INSERT INTO audit_checkpoint (log, size, root, note) VALUES (%s, %s, %s, %s)"
     execute(statement, log, checkpoint.size, checkpoint.root, note)
 
@@ -94,9 +106,11 @@ def grow(count: int) -> None:
 
 
 def make_log(rng: random.Random, changes: int, rounds: int) -> Log:
-    """A log of some `changes` entries, signed at the end of each of `rounds`; nothing waits."""
+    """A log of some `changes` entries, signed at the end of each of `rounds`, from the middle on by a second key; nothing waits."""
     log, tasks = Log(), []
-    for _ in range(rounds):
+    for number in range(rounds):
+        if number and number == rounds // 2:
+            log.rotate()
         some_changes(rng, tasks, changes // rounds)
         record_all()
         log.sign()

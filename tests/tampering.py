@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from audit import merkle, redaction
 from audit.checkpoint import Checkpoint
 from audit.models import LogHead
-from audit.signed_note import SigningKey
+from audit.signed_note import Note, SigningKey
 from tests.rewriting import cover_up, move, recompute, rewrite_tiles
 from tests.signed_log import execute, record_all, some_changes, store
 
@@ -198,6 +198,15 @@ def sign_with_another_key(rng, log) -> set[int] | None:
     return changed
 
 
+def sign_with_the_retired_key(rng, log) -> None:
+    """What was signed since the hand-over, signed anew by the key that handed over."""
+    for checkpoint in log.held:
+        if checkpoint.size > log.retired_at:
+            note = bytes(Note(checkpoint.text, (log.key.sign(checkpoint.text),)))
+            execute("UPDATE audit_checkpoint SET note = %s WHERE size = %s", note, checkpoint.size)
+    return None
+
+
 def edit_tile(rng, log) -> set[int]:
     at = rng.randrange(256)
     execute(
@@ -225,7 +234,8 @@ def edit_head(rng, log) -> set[int] | None:
 
 WAYS = [
     edit_payload_byte, edit_column, before_christ, edit_and_cover_up, swap, remove, insert, insert_beyond, cut, roll_back_and_go_on,
-    fake_erasure, replace_checkpoint, sign_with_another_key, edit_tile, edit_head,
+    fake_erasure, replace_checkpoint, sign_with_another_key,
+    sign_with_the_retired_key, edit_tile, edit_head,
 ]  # fmt: skip
 
 

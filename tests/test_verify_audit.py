@@ -16,6 +16,7 @@ from psycopg import sql
 from audit import redaction
 from audit.checkpoint import NEXT_KEY, Checkpoint
 from audit.checkpoint_topic import CheckpointTopic
+from audit.key_ring import KeyRing
 from audit.management.commands.verify_audit import Progress
 from audit.merkle import Edge
 from audit.models import Entry, LogHead
@@ -423,6 +424,7 @@ def test_a_verification_leaves_no_snapshot_behind_and_cannot_write(log, monkeypa
 def test_store_is_what_the_checkpointer_stores(log):
     """The tests' own signer makes what the product's does."""
     size, root, note = execute("SELECT size, root, note FROM audit_checkpoint ORDER BY size LIMIT 1")[0]
-    assert spans.checkpoint_fault(spans.Work(1, "taskpulse/audit", (log.key.verifier,), {}), size, bytes(root), bytes(note)) is None
+    work = spans.Work(1, "taskpulse/audit", KeyRing([log.key.verifier]), {})
+    assert spans.checkpoint_fault(work, size, bytes(root), bytes(note)) is None
     with pytest.raises(Exception, match="refused"), transaction.atomic():
         store(log.held[0], log.key)

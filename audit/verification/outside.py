@@ -16,20 +16,25 @@ _MOST_RECOMPUTED = 1_000
 
 Wanted = dict[int, dict[int, list[tuple[bytes, str]]]]
 Beyond = dict[str, tuple[Checkpoint, str]]
+Smallest = dict[str, int]
 
 
-def compare(held: Iterable[tuple[Checkpoint, str]], heads: Mapping[str, object], report: Report) -> tuple[Wanted, Beyond]:
-    """The roots that the tree of each log must have, by the log and its size; and of each log that is shorter than a
-    checkpoint says, the largest such. Constant in memory however many are held: one that the database stores with the
-    same root is checked as a stored one, only the largest once more by itself.
+def compare(held: Iterable[tuple[Checkpoint, str]], heads: Mapping[str, object], report: Report) -> tuple[Wanted, Beyond, Smallest]:
+    """The roots that the tree of each log must have, by the log and its size; of each log that is shorter than a checkpoint
+    says, the largest such; and the size of the smallest checkpoint of each.
+
+    Constant in memory however many are held: one that the database stores with the same root is checked as a stored one,
+    only the largest once more by itself.
     """
     wanted: Wanted = {}
     largest: Beyond = {}
     beyond: Beyond = {}
+    smallest: Smallest = {}
     check, compared, missing = report.checks["outside"], 0, 0
     held = iter(held)
     while batch := list(islice(held, _BATCH)):
         for checkpoint, where in batch:
+            smallest[checkpoint.origin] = min(checkpoint.size, smallest.get(checkpoint.origin, checkpoint.size))
             if checkpoint.origin not in heads:
                 report.add(Finding("outside", f"a checkpoint of {checkpoint.origin} ({where}), and there is no such log"))
             elif checkpoint.size > heads[checkpoint.origin].size:
@@ -49,7 +54,7 @@ def compare(held: Iterable[tuple[Checkpoint, str]], heads: Mapping[str, object],
     if missing:
         check.detail += f", {missing:,} of them not in the database"
         report.add(Finding("outside", f"{missing:,} checkpoints that were signed are not stored as they were"))
-    return wanted, beyond
+    return wanted, beyond, smallest
 
 
 def _keep_largest(found: dict, checkpoint: Checkpoint, where: str) -> None:

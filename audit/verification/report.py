@@ -29,13 +29,14 @@ class Finding:
 @dataclass(slots=True)
 class Check:
     """One check: what was looked at, in words, and the trust that it rests on. `compared` is False where there was nothing
-    to compare with."""
+    to compare with; `unchecked` counts what could not be looked at for want of a key."""
 
     name: str
     rests_on: str
     detail: str = ""
     compared: bool = True
     wrong: int = 0
+    unchecked: int = 0
 
     @property
     def result(self) -> str:

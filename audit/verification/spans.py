@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from audit.checkpoint import open_checkpoint
+from audit.checkpoint import Checkpoint
+from audit.key_ring import KeyRing
 from audit.merkle import HASH_SIZE, Edge
-from audit.signed_note import MalformedNote, Unverified, VerifierKey
+from audit.signed_note import MalformedNote, Note, UnknownKey, Unverified
 from audit.verification import entries, subjects
 from audit.verification.report import Finding
 
@@ -32,7 +33,7 @@ class Work:
 
     log: int
     origin: str
-    keys: tuple[VerifierKey, ...]
+    ring: KeyRing
     tables: Mapping[str, tuple[str, str, str]]
     from_seq: int = 1
     share: float = 1.0
@@ -51,13 +52,15 @@ class Span:
 
 @dataclass(slots=True)
 class Seen:
-    """What came of a span. `edges` are of its own entries alone, by the size of the log; `stored` the checkpoints there."""
+    """What came of a span. `edges` are of its own entries alone, by the size of the log; `stored` the checkpoints there,
+    `unknown` those that no known key signed."""
 
     span: Span
     edge: Edge
     recomputed: int = 0
     findings: list[Finding] = field(default_factory=list)
     stored: list[tuple[int, bytes]] = field(default_factory=list)
+    unknown: list[tuple[int, bytes]] = field(default_factory=list)
     edges: dict[int, bytes] = field(default_factory=dict)
     # The first entry whose leaf is another in the tiles.
     other_tile: int | None = None
@@ -80,7 +83,7 @@ def look(connection: psycopg.Connection, work: Work, span: Span) -> Seen:
     """Reads the span's entries once, and what is stored beside them."""
     seen = Seen(span, Edge())
     _read_checkpoints(connection, work, span, seen)
-    wanted = {size for size, _ in seen.stored} | set(span.sizes)
+    wanted = {size for size, _ in seen.stored + seen.unknown} | set(span.sizes)
     versions, tiles = subjects.Versions(), _tiles(connection, work.log, span)
     missing = None
     for start in range(span.start, span.end, entries.ROWS):
@@ -149,20 +152,29 @@ def _read_checkpoints(connection, work: Work, span: Span, seen: Seen) -> None:
     with connection.cursor(binary=True) as cursor:
         rows = cursor.execute(_STORED, [work.log, span.start, span.end]).fetchall()
     for size, root, note in rows:
-        wrong = checkpoint_fault(work, size, root, note)
+        try:
+            wrong, known = checkpoint_fault(work, size, root, note), seen.stored
+        except UnknownKey:
+            wrong, known = None, seen.unknown
         if wrong is not None:
             seen.findings.append(Finding("checkpoints", f"the checkpoint of {size} entries: {wrong}"))
         else:
-            seen.stored.append((size, root))
+            known.append((size, root))
 
 
 def checkpoint_fault(work: Work, size: int, root: bytes, note: bytes) -> str | None:
+    """What is wrong with a stored checkpoint. Raises UnknownKey where nothing is, but that no known key signed it."""
+    unknown = None
     try:
-        checkpoint, _ = open_checkpoint(note, work.keys)
+        checkpoint = work.ring.open(note)
+    except UnknownKey as error:
+        checkpoint, unknown = Checkpoint.parse(Note.parse(note).text), error
     except (MalformedNote, Unverified) as error:
         return str(error)
     if (checkpoint.origin, checkpoint.size, checkpoint.root) != (work.origin, size, root):
         return "what is signed is not what is stored beside it"
+    if unknown is not None:
+        raise unknown
     return None
 
 

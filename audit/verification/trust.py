@@ -1,12 +1,8 @@
 """What each check rests on, and what a verification does not prove."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from django.db import connection
-
-from audit.checkpoint import NEXT_KEY, open_checkpoint
-from audit.signed_note import MalformedNote, Unverified, VerifierKey
-from audit.verification.reading import read_only
+from audit.signed_note import VerifierKey
 from audit.verification.report import Report
 
 CHECKS = {
@@ -18,24 +14,6 @@ CHECKS = {
     "outside": "whoever keeps those checkpoints: the brokers of the topic, and who gave the files",
     "drift": "the tables of tasks and outbox, which the database's owner can change together",
 }
-
-_HAND_OVERS = """
-SELECT note FROM audit_checkpoint WHERE log = ANY (%s) AND position(%s::bytea IN note) > 0 ORDER BY log, size
-"""
-
-
-def with_successors(keys: Iterable[VerifierKey], logs: list[int]) -> list[VerifierKey]:
-    """`keys`, and those to which they hand over in stored checkpoints, one after the other."""
-    known = list(keys)
-    with read_only(), connection.cursor() as cursor:
-        cursor.execute(_HAND_OVERS, [logs, f"\n{NEXT_KEY}".encode()])
-        for (note,) in cursor.fetchall():
-            try:
-                checkpoint, _ = open_checkpoint(bytes(note), known)
-            except (MalformedNote, Unverified):
-                continue
-            known += [key for key in checkpoint.successors() if key not in known]
-    return known
 
 
 def _open(report: Report) -> Iterator[tuple[int, int]]:
@@ -57,8 +35,11 @@ def describe(report: Report, heads: list, keys: list[VerifierKey], options) -> N
     checks["head"].detail = f"{len(heads)} log{'s' if len(heads) > 1 else ''}, up to entry {last}"
     signed = [head for head in heads if head.signed]
     checks["checkpoints"].compared = bool(signed)
-    names = ", ".join(f"{key.name}+{key.key_id.hex()}" for key in keys)
+    by_secret = {key.public: key for key in reversed(keys)}
+    names = ", ".join(f"{key.name}+{key.key_id.hex()}" for key in reversed(by_secret.values()))
     checks["checkpoints"].detail = f"the newest of entry {signed[-1].log + signed[-1].signed - 1}, by {names}" if signed else "none"
+    if checks["checkpoints"].unchecked:
+        checks["checkpoints"].detail += f"; {checks['checkpoints'].unchecked:,} earlier ones not checked (give the key before)"
     say = report.not_proved.append
     if not checks["outside"].compared:
         say(

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from django.db import connection
 
+from audit import checkpoint_store
 from audit.checkpoint import Checkpoint
+from audit.key_ring import KeyRing
 from audit.merkle import Edge
 from audit.signed_note import VerifierKey
 from audit.verification import archived, drift, outside, spans, subjects, succession, trust
@@ -48,6 +50,10 @@ class _Tree:
     pin: Pin
     opening: succession.Opening | None = None
     closed: bool = False  # with the root that the opening says
+    # The smallest checkpoint that a known key signed; the largest one before it, by keys that are not known, and their number.
+    known: int | None = None
+    unchecked: int = 0
+    unchecked_until: int = 0
     edge: Edge = field(default_factory=Edge)
     held: int = 0
     other_tile: int | None = None
@@ -55,6 +61,8 @@ class _Tree:
     disagrees: bool = False
 
 
+# Where a checkpoint is stored that no known key signed.
+_UNKNOWN = "stored, by a key that is not known"
 # One statement, so one snapshot: what is appended meanwhile is left for the next time.
 _HEADS = """
 SELECT h.first_seq, h.origin, h.size, h.edge,
@@ -82,10 +90,15 @@ class Verifier:
         heads = self._heads()
         self._archives = archived.read()
         report.add(*archived.check(self._archives, heads[0].log, heads[-1].last))
-        self._keys = trust.with_successors(self._keys, [head.log for head in heads])
-        wanted, self._beyond = outside.compare(self._held, {head.origin: head for head in heads}, report)
+        self._ring = KeyRing(self._keys, {head.origin: head.log for head in heads})
+        with read_only():
+            self._ring.learn(checkpoint_store.hand_overs([head.log for head in heads]))
+        wanted, self._beyond, smallest = outside.compare(self._held, {head.origin: head for head in heads}, report)
         openings = succession.read(heads, archived.until(self._archives), report)
-        trees = [_Tree(head, Pin(head.origin, head.log, head.last), openings.get(head.log)) for head in heads]
+        trees = [
+            _Tree(head, Pin(head.origin, head.log, head.last), openings.get(head.log), known=smallest.get(head.origin))
+            for head in heads
+        ]
         report.pins = [tree.pin for tree in trees]
         for tree in trees:
             self._check_log(tree, wanted.get(tree.head.log, {}), sum(head.size for head in heads))
@@ -96,7 +109,8 @@ class Verifier:
             with read_only() as session:
                 report.add(*subjects.check_without_task(session, drift.tables(), self.options.from_seq, heads[-1].last, KEPT))
             self._check_rows()
-        trust.describe(report, heads, self._keys, self.options)
+        self._check_keys(trees)
+        trust.describe(report, heads, self._ring.keys, self.options)
         archived.describe(report, self._archives)
         report.seconds = time.monotonic() - began
         return report
@@ -129,7 +143,7 @@ class Verifier:
     def _check_log(self, tree: _Tree, wanted: dict[int, list[tuple[bytes, str]]], of: int) -> None:
         head, report = tree.head, self.report
         work = spans.Work(
-            head.log, head.origin, tuple(self._keys), drift.tables(), self.options.from_seq, self.options.share,
+            head.log, head.origin, self._ring, drift.tables(), self.options.from_seq, self.options.share,
             archived.until(self._archives),
         )  # fmt: skip
         sizes = {*wanted, head.size} if tree.opening else wanted
@@ -164,19 +178,47 @@ class Verifier:
             tree.named = min(bad)
         tree.other_tile = tree.other_tile or seen.other_tile
         claims = [(size, root, "stored") for size, root in seen.stored]
+        claims += [(size, root, _UNKNOWN) for size, root in seen.unknown]
         claims += [(size, root, where) for size in seen.span.sizes for root, where in wanted.get(size, ())]
         for size, root, where in sorted(claims):
-            if seen.root_at(tree.edge, size) == root:
+            if where is _UNKNOWN:
+                self._note_unknown(tree, size)
+            else:
+                tree.known = min(size, tree.known or size)
+            if seen.root_at(tree.edge, size) != root:
+                self._disagree(tree, size, f"the checkpoint of {size} entries ({where}) was signed for")
+            elif where is not _UNKNOWN:
                 tree.held = max(tree.held, size)
                 if where != "stored":
                     tree.pin.until = max(tree.pin.until or 0, tree.head.log + size - 1)
-            else:
-                self._disagree(tree, size, f"the checkpoint of {size} entries ({where}) was signed for")
         if tree.opening and seen.span.end == tree.opening.size:
             tree.closed = seen.root_at(tree.edge, seen.span.end) == tree.opening.root
             if not tree.closed:
                 self._disagree(tree, seen.span.end, tree.opening.words)
         tree.edge.extend(seen.edge)
+
+    def _note_unknown(self, tree: _Tree, size: int) -> None:
+        """Before the first that a known key signed, another key did, as before a rotation; after it, nobody may have."""
+        if tree.known is None or size < tree.known:
+            tree.unchecked, tree.unchecked_until = tree.unchecked + 1, size
+        else:
+            self.report.add(Finding("checkpoints", f"the checkpoint of {size} entries: no signature by a known key of the log"))
+
+    def _check_keys(self, trees: list[_Tree]) -> None:
+        """Raises CannotCheck where the key that was given signed nothing, and nothing else is wrong."""
+        signed = [tree for tree in trees if tree.head.signed]
+        if signed and signed[-1].known is None and not self.report.tampered:
+            raise CannotCheck(
+                f"no checkpoint of {signed[-1].head.origin} is by a key that was given: give the verifier key in use by --key "
+                "(`manage.py audit_key --show` prints it)"
+            )
+        for tree in trees:
+            if tree.unchecked:
+                until = tree.head.log + tree.unchecked_until - 1
+                self.report.checks["checkpoints"].unchecked += tree.unchecked
+                what = f"What {tree.unchecked:,} checkpoints of {tree.head.origin} up to entry {until} say"
+                why = "they are by a key that was not given. Give the verifier key before too (--key)."
+                self.report.not_proved.append(f"{what}: {why}")
 
     def _disagree(self, tree: _Tree, size: int, signed: str) -> None:
         """The first checkpoint that disagrees is the news; entries that are named already explain it."""

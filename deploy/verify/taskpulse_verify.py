@@ -118,6 +118,9 @@ class Keys:
         self.log, self.witnesses = list(log), witnesses
         self._known: dict[str, Checkpoint] = {}
         self._closed: dict[str, Checkpoint] = {}
+        # The first entry of each log that is known; and by the public key where it handed over, and at which size.
+        self.begins: dict[str, int] = {}
+        self._retired: dict[bytes, tuple[str, int]] = {}
 
     def close(self, checkpoint: Checkpoint) -> None:
         """A log ended with this tree, as its successor's first entry says; that was never signed by itself."""
@@ -151,18 +154,42 @@ class Keys:
             if dash != "—" or len(raw) < 5:
                 raise Wrong("a signature line of the checkpoint is malformed")
             signatures.setdefault((name, raw[:4]), raw[4:])
-        named = [key.named(lines[0]) if lines[0].startswith(f"{key.name}/") else key for key in self.log]
-        valid = [key for key in named if self._holds(key, text, signatures)]
-        if not any(key.name == lines[0] and key.algorithm == ED25519 for key in valid):
+        signers = self._signers(lines[0], text, signatures)
+        if not signers:
             raise Wrong(f"the checkpoint of {lines[1]} entries bears no signature by a key of {lines[0]} that you gave")
+        if all(self._is_retired(key, lines[0], int(lines[1])) for key in signers):
+            raise Wrong(f"the checkpoint of {lines[1]} entries is signed by a key alone that had handed over to another before")
         for witness in self.witnesses:
             if not self._holds(witness, text, signatures):
                 raise Wrong(f"the checkpoint of {lines[1]} entries bears no cosignature by {witness.name}")
         for line in lines[3:]:
             if line.startswith("next-key "):
-                successor = Key.parse(line.removeprefix("next-key "))
-                self.log += [] if successor in self.log else [successor]
+                self._hand_over(lines[0], int(lines[1]), signers, Key.parse(line.removeprefix("next-key ")))
         return Checkpoint(lines[0], int(lines[1]), root, note)
+
+    def _signers(self, origin: str, text: str, signatures: dict) -> list[Key]:
+        """The keys of the log that signed, as they were given or learnt. Raises Wrong where a signature does not hold."""
+        found = []
+        for key in self.log:
+            its = key.named(origin) if origin.startswith(f"{key.name}/") else key
+            if self._holds(its, text, signatures) and its.name == origin and its.algorithm == ED25519:
+                found.append(key)
+        return found
+
+    def _is_retired(self, key: Key, origin: str, size: int) -> bool:
+        """A key that handed over may have been stolen: above that, and in logs that began later, it counts for nothing."""
+        where, at = self._retired.get(key.public, (None, 0))
+        if where is None or where == origin:
+            return where is not None and size > at
+        return where in self.begins and origin in self.begins and self.begins[origin] > self.begins[where]
+
+    def _hand_over(self, origin: str, size: int, signers: list[Key], successor: Key) -> None:
+        """To a key that bears the log's name; the same secret signs the logs that come after it, under theirs."""
+        old = [key for key in signers if key.public != successor.public]
+        for key in (successor, *(successor.named(key.name) for key in old)):
+            self.log += [] if key in self.log else [key]
+        for key in old:
+            self._retired.setdefault(key.public, (origin, size))
 
     def _holds(self, key: Key, text: str, signatures: dict) -> bool:
         signature = signatures.get((key.name, key.id))
@@ -369,6 +396,7 @@ class Bundle:
         if document["format"] != BUNDLE:
             raise CannotCheck(f"the bundle is of the form {document['format']!r}, this program knows {BUNDLE}")
         self._finish_log()
+        self.keys.begins[document["origin"]] = document["first_seq"]
         if "closed" in document:
             check_closed(document["closed"], self.keys)
             if document["closed"]["seq"] != document["first_seq"] + document["size"]:
@@ -516,11 +544,18 @@ def check_single(raw: bytes, keys: Keys, event_file: str | None) -> list[str]:
     return [*lines, "the event is the one that was recorded"]
 
 
+def open_held(path: str, keys: Keys) -> Checkpoint:
+    try:
+        return keys.open(Path(path).read_text())
+    except Wrong as error:
+        raise CannotCheck(f"--checkpoint {path}: {error}") from None
+
+
 def check(options) -> list[str]:
     keys = Keys(
         [Key.parse(text_or_file(item)) for item in options.key], [Key.parse(text_or_file(item)) for item in options.witness]
     )
-    held = [keys.open(Path(path).read_text()) for path in options.checkpoint]
+    held = [open_held(path, keys) for path in options.checkpoint]
     with sys.stdin.buffer if options.file == "-" else open(options.file, "rb") as file:
         first = file.readline()
         if first.rstrip(b"\n") == PROOF_HEADER.encode():
