@@ -140,6 +140,7 @@ def check(path: Path, span: Span, keys: Iterable[VerifierKey]) -> bytes:
     try:
         with gzip.open(path) as lines:
             read.read(lines)
+        read.finish()
     except (offline.Wrong, offline.CannotCheck, OSError, EOFError, ValueError) as error:
         raise CannotArchive(f"the file is not sound: {error}") from None
     if not read.ended or (read.first, read.last, read.entries) != (

@@ -1,7 +1,8 @@
 """A bundle: entries of the log with their proofs, as JSON Lines that are checked offline (docs/verification.md).
 
 Each line is a document by itself: a `log` line with the checkpoint to which the proofs that follow lead, an `entry` line
-with the event and its C2SP tlog-proof, and an `end` line, without which a bundle is incomplete. It is made as it is read,
+with the event and its C2SP tlog-proof, an `account` line before the first entry that an erasure concerns, and an `end` line,
+without which a bundle is incomplete. It is made as it is read,
 from short statements and a bounded part of the tree.
 """
 
@@ -15,6 +16,7 @@ import orjson
 from django.db import connection
 
 from audit import coverage
+from audit.erasure_accounts import Erasures
 from audit.verification import entries
 from tasks.events import rfc3339
 
@@ -50,6 +52,7 @@ def bundle(selection: Selection, seconds: float = float("inf")) -> Iterator[byte
     Raises coverage.CannotProve.
     """
     end, count, next_seq = time.monotonic() + seconds, 0, max(selection.from_seq, _oldest())
+    erasures = Erasures()
     for tree in _trees():
         first, last = max(next_seq, tree.log.first_seq), min(tree.end - 1, selection.until_seq or _MOST)
         if first > last:
@@ -57,6 +60,8 @@ def bundle(selection: Selection, seconds: float = float("inf")) -> Iterator[byte
         yield _begin(tree, first, selection)
         read_node = coverage.nodes(tree)
         for rows, reached in _batches(selection, first, last):
+            for account in erasures.accounts(rows):
+                yield _line(kind="account", **account)
             for row in rows:
                 yield _line(kind="entry", **coverage.proved(row, tree, read_node))
             count, next_seq = count + len(rows), reached
@@ -64,7 +69,8 @@ def bundle(selection: Selection, seconds: float = float("inf")) -> Iterator[byte
                 break
         if next_seq <= last:
             break
-    yield _line(kind="end", entries=count, next_seq=next_seq)
+    pending = {"pending": sorted(erasures.pending)} if erasures.pending else {}
+    yield _line(kind="end", entries=count, next_seq=next_seq, **pending)
 
 
 def _trees() -> Iterator[coverage.Tree]:

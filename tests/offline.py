@@ -25,11 +25,15 @@ def run(directory: Path, *arguments: str, given: bytes = b"") -> tuple[int, dict
 
 
 def wrong_with(lines: list[bytes], *keys: str, held=()) -> str | None:
-    """What is wrong with a bundle; None if nothing is."""
+    """What is wrong with a bundle, or why that cannot be said; None if it is sound."""
     known = verify.Keys([verify.Key.parse(key) for key in keys], [])
     bundle = verify.Bundle(known, [verify.Checkpoint(point.origin, point.size, point.root, "") for point in held])
     try:
         bundle.read(lines)
+        if bundle.ended:
+            bundle.finish()
     except verify.Wrong as error:
         return str(error)
+    except verify.CannotCheck as error:
+        return f"could not check: {error}"
     return None if bundle.ended else "cut off"

@@ -26,7 +26,8 @@ class ExportViewSet(ApiViewSet):
         operation_id="audit_export",
         summary="Export entries with their proofs",
         description="A bundle as JSON Lines, which deploy/verify/taskpulse_verify.py checks offline: a `log` line with the "
-        "checkpoint, an `entry` line with the event and its C2SP tlog-proof for each entry, and an `end` line. It takes half of "
+        "checkpoint, an `entry` line with the event and its C2SP tlog-proof for each entry, an `account` line for each event that "
+        "erased some of them, and an `end` line. It takes half of "
         "the time that a request may; go on with `from` at the `next_seq` of the end line. Entries that no checkpoint covers "
         "yet are not in it. 429 while others are being exported.",
         parameters=[

@@ -49,6 +49,18 @@ class CannotCheck(Exception):
     """It cannot be said."""
 
 
+def load(text: str | bytes):
+    """JSON. Raises ValueError, and Wrong for a name that stands twice: other readers would take the other value."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Wrong("a JSON object has a member twice")
+    return found
+
+
 def decode(text: str, what: str) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
@@ -282,7 +294,7 @@ def check_proof(text: str, keys: Keys) -> Proved:
 
 def read_record(raw: bytes, checkpoint: Checkpoint) -> dict:
     try:
-        elements = json.loads(raw)
+        elements = load(raw)
     except (ValueError, RecursionError):
         elements = None
     if not isinstance(elements, list) or len(elements) != len(ELEMENTS) or elements[0] != RECORD:
@@ -307,8 +319,9 @@ def check_event(event, record: dict) -> str | None:
     if sha256(payload).hexdigest() != record["digest"]:
         raise Wrong("the event is not the one that was recorded: its SHA-256 is another than the record's")
     said = {name: event.get(attribute) for name, attribute in ATTRIBUTES.items()}
-    said["subject"] = event.get("subject")
+    said |= {"subject": event.get("subject"), "version": event.get("sequence")}
     expected = {name: record[name] for name in ATTRIBUTES} | {"subject": f"{record['subject_type']}/{record['subject_id']}"}
+    expected["version"] = f"{record['version']:020d}" if type(record["version"]) is int else None
     other = [name for name in said if said[name] != expected[name]]
     if other:
         raise Wrong(f"record and event differ in {', '.join(other)}")
@@ -349,8 +362,8 @@ def check_closed(document: dict, keys: Keys) -> dict:
 
 
 class Bundle:
-    """Reads bundles line by line, one after the other. Of what it read it keeps a tree's edge, of one task's bundle each
-    subject's version, and of what is erased the numbers until the event that accounts for them."""
+    """Reads bundles line by line, one after the other; `finish` in the end. Of what it read it keeps a tree's edge, of one task's
+    bundle each subject's version, the events that account for erasures, and the numbers of entries whose event is to come."""
 
     def __init__(self, keys: Keys, held: list[Checkpoint]):
         self.keys, self.held = keys, held
@@ -362,8 +375,12 @@ class Bundle:
         self.logs: dict[str, dict] = {}
         self.ended = False
         self.tree: Tree | None = None
-        self.compared: set[int] = set()
+        self.compared: set[tuple[str, int]] = set()
+        # By the event's id: which entries it must account for, and what it is known to erase.
         self.unaccounted: dict[str, list[int]] = {}
+        self.accounts: dict[str, tuple[int, list]] = {}
+        # Those of which the maker says that no checkpoint covers them yet.
+        self.pending: set[str] = set()
         self._log: dict = {}
         self._from_the_first = False
         # Where the next line `log` has to go on, and the next entry of a bundle of all entries.
@@ -379,16 +396,16 @@ class Bundle:
 
     def _line(self, raw: bytes) -> None:
         try:
-            document = json.loads(raw.decode())
+            document = load(raw.decode())
             kind = document["kind"]
         except (ValueError, TypeError, KeyError, RecursionError):
             raise Wrong("no line of a bundle (a JSON object with `kind`)") from None
-        if kind not in ("log", "entry", "end"):
-            raise Wrong(f"a line of the kind {kind!r}, expected log, entry or end")
+        if kind not in ("log", "entry", "account", "end"):
+            raise Wrong(f"a line of the kind {kind!r}, expected log, entry, account or end")
         if self.ended and kind != "log":
             raise Wrong("there are lines after the end")
         try:
-            {"log": self._begin, "entry": self._entry, "end": self._end}[kind](document)
+            {"log": self._begin, "entry": self._entry, "account": self._account, "end": self._end}[kind](document)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise Wrong(f"a member is missing or of another type ({error})") from None
 
@@ -404,6 +421,9 @@ class Bundle:
         self.checkpoint = self.keys.open(document["checkpoint"])
         if (self.checkpoint.origin, self.checkpoint.size) != (document["origin"], document["size"]):
             raise Wrong("the checkpoint is of another log or size than the line says")
+        for held in self.held:
+            if (held.origin, held.size) == (self.checkpoint.origin, self.checkpoint.size):
+                self._compare(held, self.checkpoint.root)
         begins, selection = document["from_seq"], dict(document["selection"])
         if self._log and selection != self.selection:
             raise Wrong("it goes on with another selection")
@@ -439,25 +459,50 @@ class Bundle:
             raise Wrong(f"entry {seq}: {error}") from None
         if by is not None:
             self.erased += 1
-            self.unaccounted.setdefault(by, []).append(seq)
+            if by in self.accounts:
+                self._check_account(seq, by)
+            else:
+                self.unaccounted.setdefault(by, []).append(seq)
         elif record["event_type"] == REDACTED:
-            self._account(event, record["event_id"])
+            self._note_account(seq, event, record["event_id"])
         if self.tree is not None:
             self.tree.append(proved.leaf)
             for checkpoint in self.held:
                 if (checkpoint.origin, checkpoint.size) == (self.checkpoint.origin, self.tree.size):
-                    self._compare(checkpoint)
+                    self._compare(checkpoint, self.tree.root())
 
-    def _account(self, event: dict, event_id: str) -> None:
-        spans = event["data"]["audit"]["entries"]
-        for seq in self.unaccounted.pop(event_id, []):
-            if not any(first <= seq <= last for first, last in spans):
-                raise Wrong(f"entry {seq}: it is marked as erased by the event {event_id}, which does not name it")
+    def _account(self, document: dict) -> None:
+        """The event of an erasure, which is elsewhere in the log, before the entries that it accounts for."""
+        proved, event = check_account(document, self.keys)
+        if proved.record["event_type"] != REDACTED:
+            raise Wrong(f"entry {document['seq']} accounts for no erasure")
+        self._note_account(document["seq"], event, proved.record["event_id"])
 
-    def _compare(self, checkpoint: Checkpoint) -> None:
-        if self.tree.root() != checkpoint.root:
+    def _note_account(self, seq: int, event: dict, event_id: str) -> None:
+        self.accounts[event_id] = seq, event["data"]["audit"]["entries"]
+        for erased in self.unaccounted.pop(event_id, []):
+            self._check_account(erased, event_id)
+
+    def _check_account(self, erased: int, event_id: str) -> None:
+        """Raises Wrong unless the event names the entry, and came after it."""
+        seq, spans = self.accounts[event_id]
+        if seq <= erased or not any(first <= erased <= last for first, last in spans):
+            raise Wrong(f"entry {erased}: it is marked as erased by the event {event_id}, which does not name it")
+
+    def finish(self) -> None:
+        """Raises Wrong where an entry is erased and nothing accounts for it, CannotCheck where that is to come."""
+        missing = sorted((seqs[0], event_id) for event_id, seqs in self.unaccounted.items())
+        for seq, event_id in missing:
+            if event_id not in self.pending:
+                raise Wrong(f"entry {seq}: it is marked as erased by the event {event_id}, which is not in the bundle")
+        for seq, event_id in missing:
+            what = f"entry {seq} is marked as erased by the event {event_id}"
+            raise CannotCheck(f"{what}, which no checkpoint covered yet when the bundle was made: ask for it again")
+
+    def _compare(self, checkpoint: Checkpoint, root: bytes) -> None:
+        if root != checkpoint.root:
             raise Wrong(f"the first {checkpoint.size} entries are not those of your checkpoint")
-        self.compared.add(checkpoint.size)
+        self.compared.add((checkpoint.origin, checkpoint.size))
 
     def _place(self, seq: int, record: dict) -> None:
         """In order; without a gap where everything, or all of one task, was asked for."""
@@ -486,6 +531,7 @@ class Bundle:
         # One that goes on after another was cut off counts its own.
         if document["entries"] > self.entries:
             raise Wrong(f"the bundle had {document['entries']} entries, {self.entries} are here")
+        self.pending |= set(document.get("pending", []))
         self._next, self.ended = document["next_seq"], True
 
     def said(self) -> list[str]:
@@ -496,8 +542,6 @@ class Bundle:
             lines.append(f"{which} in the log {origin} at the size of {log['size']} entries{closed}")
         if self.erased:
             lines.append(f"{self.erased} of them are erased: what they said cannot be checked")
-        if self.unaccounted:
-            lines.append(f"erasures by events that are not in this bundle: {', '.join(sorted(self.unaccounted))}")
         if not self.selection:
             lines.append("no entry between the first and the last is missing")
         elif set(self.selection) == {"task"}:
@@ -505,11 +549,11 @@ class Bundle:
         else:
             asked = ", ".join(f"{name} {value}" for name, value in self.selection.items())
             lines.append(f"not proved: that these are all entries of {asked}; who made the bundle may have left some out")
-        lines += [f"your checkpoint of {size} entries agrees" for size in sorted(self.compared)]
+        lines += [f"your checkpoint of {size} entries agrees" for _, size in sorted(self.compared)]
         lines += [
             f"your checkpoint of {checkpoint.size} entries was not compared: the bundle does not hold all entries up to it"
             for checkpoint in self.held
-            if checkpoint.size not in self.compared
+            if (checkpoint.origin, checkpoint.size) not in self.compared
         ]
         lines.append("not proved: that there is nothing after the checkpoint, and that what was recorded is true")
         return lines
@@ -523,24 +567,34 @@ def text_or_file(value: str) -> str:
     return path.read_text() if len(value) < 255 and path.is_file() else value
 
 
-def check_single(raw: bytes, keys: Keys, event_file: str | None) -> list[str]:
+def check_single(raw: bytes, keys: Keys, event_file: str | None, held: list[Checkpoint]) -> list[str]:
     try:
         proved = check_proof(raw.decode(), keys)
     except UnicodeDecodeError:
         raise Wrong("the proof is no text") from None
-    record = proved.record
+    record, agrees = proved.record, []
+    for kept in held:
+        if (kept.origin, kept.size) != (proved.checkpoint.origin, proved.checkpoint.size):
+            raise CannotCheck(
+                f"--checkpoint: yours is of {kept.size} entries of {kept.origin}, that of the proof of {proved.checkpoint.size} of "
+                f"{proved.checkpoint.origin}; whether one contains the other only a bundle tells"
+            )
+        if kept.root != proved.checkpoint.root:
+            raise Wrong(f"the checkpoint of the proof is not yours: two trees of {kept.size} entries were signed")
+        agrees = [f"your checkpoint of {kept.size} entries agrees"]
     lines = [f"entry {record['seq']} is in the log {record['origin']} at the size of {proved.checkpoint.size} entries"]
-    lines += [f"  {name}: {record[name]}" for name in ELEMENTS[3:] if record[name] is not None]
+    lines += [f"  {name}: {record[name]}" for name in ELEMENTS[3:] if record[name] is not None] + agrees
     if event_file is None:
         return [*lines, "not proved: what the event says; give it by --event"]
     try:
-        event = json.loads(Path(event_file).read_text())
-    except ValueError:
+        event = load(Path(event_file).read_text())
+    except (ValueError, RecursionError):
         raise Wrong(f"{event_file} is no JSON document") from None
     # The API shows it within the entry.
     event = event.get("event_data", event) if isinstance(event, dict) else event
-    if check_event(event, record) is not None:
-        return [*lines, "the event is erased: what it said cannot be checked"]
+    by = check_event(event, record)
+    if by is not None:
+        raise CannotCheck(f"--event: it is marked as erased by the event {by}; whether that accounts for it only a bundle tells")
     return [*lines, "the event is the one that was recorded"]
 
 
@@ -559,7 +613,9 @@ def check(options) -> list[str]:
     with sys.stdin.buffer if options.file == "-" else open(options.file, "rb") as file:
         first = file.readline()
         if first.rstrip(b"\n") == PROOF_HEADER.encode():
-            return check_single(first + file.read(), keys, options.event)
+            return check_single(first + file.read(), keys, options.event, held)
+        if options.event is not None:
+            raise CannotCheck("--event goes with a single proof: a bundle holds its events")
         bundle = Bundle(keys, held)
         bundle.read(chain([first] if first else [], file))
     if not bundle.ended:
@@ -567,6 +623,7 @@ def check(options) -> list[str]:
             f"the bundle ends after entry {bundle.last} without its end line: it was cut off, and what is here is sound. "
             f"Ask for the rest, from entry {(bundle.last or 0) + 1} on, and append it"
         )
+    bundle.finish()
     return bundle.said()
 
 
@@ -589,6 +646,9 @@ def main() -> int:
         result, lines, code = "wrong", [str(error)], 1
     except (CannotCheck, OSError, UnicodeDecodeError) as error:
         result, lines, code = "could not check", [str(error)], 2
+    except Exception as error:
+        # Python itself would end with 1, which is a verdict here.
+        result, lines, code = "could not check", [f"{type(error).__name__}: {error}"], 2
     if options.json:
         print(json.dumps({"result": result, "details": lines}))
     else:
