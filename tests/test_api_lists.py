@@ -1,12 +1,16 @@
 """Lists: filters, keyset pages, and what each costs in statements."""
 
+import re
 from urllib.parse import quote
 
 import pytest
 from django.db import connection
 
+from tasks.api import filters, listing, members, search
+from tasks.api.ordering import ORDERINGS
 from tasks.models import Task
 from tests.api_client import api, links, person, problem, statements, walk
+from tests.running_up import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -253,3 +257,22 @@ def test_a_label_that_holds_a_line_break_is_found_in_quotes_alone():
     assert [task["id"] for task in program.get("/api/tasks?label=%22a%0Ab%22").json()] == [found]
     for written in ("a%0Ab", "c%0A", "%0A", "c%0D%0A"):
         assert "line break in double quotes" in problem(program.get(f"/api/tasks?label={written}"), 400)["detail"]
+
+
+_DESCRIBED = (ROOT / "docs" / "lists.md").read_text()
+
+
+def _first_column(heading: str) -> set[str]:
+    """The names in the first column of the table below a heading of docs/lists.md."""
+    text = _DESCRIBED.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")][1:]
+    return {name for row in rows for name in re.findall("`([a-z_]+)`", row)}
+
+
+def test_every_parameter_is_described():
+    assert _first_column("Filters") == {"q", *filters.PARAMETERS}
+    assert _first_column("What is shown") == {*members.EXPANDED}
+    assert [name for name in listing.PARAMETERS if f"`{name}" not in _DESCRIBED] == []
+    assert [name for name in ORDERINGS if f"`{name.lstrip('-')}`" not in _DESCRIBED] == []
+    for number in (search.MATCHES, search.LOOKED_AT, members.SUBTASKS, members.MOST_WITH_SUBTASKS):
+        assert f" {number:,} " in _DESCRIBED, number
