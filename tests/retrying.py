@@ -1,5 +1,6 @@
 """Clients that send a request with its Idempotency-Key again and again until it is answered for good."""
 
+import asyncio
 import http.client
 import json
 import random
@@ -10,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from tasks.models import OutboxEvent, Task
-from tests.web_role import one_answer, request
+from tests.web_role import one_answer, read_answer, request
 
 PATIENCE = 120.0
 
@@ -73,6 +74,35 @@ def send_all(port: int, requests: Sequence[bytes], clients: int, meanwhile: Call
         for thread in threads:
             thread.join(2 * PATIENCE)
     return found, sum(client.retries for client in everybody)
+
+
+def send_at_once(port: int, raw: bytes, count: int) -> tuple[list[tuple], list[tuple[int, dict]]]:
+    """The answers for good, and what said to come again, of so many connections: all are open before the first request is
+    sent, and then each sends it. A client comes again when `Retry-After` says."""
+
+    async def everybody():
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+        return await asyncio.gather(*(_until_answered(port, raw, *pair, refusals) for pair in opened))
+
+    refusals: list[tuple[int, dict]] = []
+    return asyncio.run(everybody()), refusals
+
+
+async def _until_answered(port: int, raw: bytes, reader, writer, refusals: list) -> tuple[int, dict, bytes]:
+    end = time.monotonic() + PATIENCE
+    while True:
+        if writer is None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(raw)
+        status, headers, body = await read_answer(reader)
+        if headers.get("connection") == "close" or status not in (409, 503):
+            writer.close()
+            writer = None
+        if status not in (409, 503):
+            return status, headers, body
+        refusals.append((status, headers))
+        assert time.monotonic() < end, f"no answer for good in {PATIENCE} s, the last was {status}"
+        await asyncio.sleep(int(headers["retry-after"]) * random.uniform(1, 1.5))
 
 
 def creations(headers: dict, count: int) -> list[bytes]:

@@ -18,7 +18,7 @@ def program(committed_db):
     return api("member")
 
 
-def test_a_thousand_retries_at_once_make_one_task_and_killed_workers_none_too_many(program, tmp_path):
+def test_a_thousand_retries_by_25_clients_make_one_task_and_killed_workers_none_too_many(program, tmp_path):
     with web_role(tmp_path) as web:
         wait_until(lambda: len(web.workers()) == 2, 10, "both workers run")
         (one,) = creations(program.headers, 1)

@@ -181,7 +181,7 @@ class Clients:
                 if writer is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 writer.write(self.make_request())
-                status, headers = await asyncio.wait_for(_answer(reader), 30)
+                status, headers, _ = await asyncio.wait_for(read_answer(reader), 30)
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self.found.failed.append(repr(error))
                 headers = {"connection": "close"}
@@ -195,8 +195,7 @@ class Clients:
             writer.close()
 
 
-async def _answer(reader) -> tuple[int, dict]:
+async def read_answer(reader) -> tuple[int, dict, bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-    await reader.readexactly(int(headers.get("content-length", 0)))
-    return int(head[0].split(" ")[1]), headers
+    return int(head[0].split(" ")[1]), headers, await reader.readexactly(int(headers.get("content-length", 0)))

@@ -1,4 +1,5 @@
-"""Retries while web workers, PostgreSQL's sessions and PostgreSQL itself are killed: each request is done once."""
+"""Retries by a thousand connections at once, and while web workers, PostgreSQL's sessions and PostgreSQL itself are killed: each
+request is done once."""
 
 import random
 import signal
@@ -9,8 +10,9 @@ import psutil
 import pytest
 from django.db import connection
 
+from tasks.models import KeptAnswer, OutboxEvent, Task
 from tests.api_client import api
-from tests.retrying import assert_each_was_done_once, creations, send_all
+from tests.retrying import assert_each_was_done_once, creations, send_all, send_at_once
 from tests.running_up import wait_until
 from tests.web_role import web_role
 
@@ -20,6 +22,22 @@ REQUESTS, SECONDS = 4_000, 40
 @pytest.fixture
 def program(own_postgres):
     return api("member")
+
+
+def test_a_thousand_connections_at_once_make_one_task(program, tmp_path):
+    """The server refuses what it could not answer in time; who comes again when told is answered, and it is done once."""
+    (one,) = creations(program.headers, 1)
+    with web_role(tmp_path) as web:
+        wait_until(lambda: len(web.workers()) == 2, 10, "both workers run")
+        answers, refusals = send_at_once(web.port, one, 1_000)
+    connection.close()
+    told = {status: sum(found == status for found, _ in refusals) for status in (409, 503)}
+    print(f"{told[503]} refused by load, {told[409]} while the first was under way")
+    assert told[503] > 0
+    assert {status for status, _, _ in answers} == {201}
+    assert len({(body, headers["etag"], headers["location"]) for _, headers, body in answers}) == 1
+    assert sum("idempotent-replayed" not in headers for _, headers, _ in answers) == 1
+    assert Task.objects.count() == OutboxEvent.objects.count() == KeptAnswer.objects.count() == 1
 
 
 def test_whatever_is_killed_each_request_is_done_once(own_postgres, program, tmp_path):
