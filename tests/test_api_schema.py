@@ -2,11 +2,13 @@
 
 import json
 import re
+import warnings
 
 import pytest
 import yaml
 from django.contrib.staticfiles import finders
 from django.core.management import call_command
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from audit.api import filters
 from taskpulse.api_documents import DIRECTORY
@@ -34,6 +36,31 @@ def test_the_committed_documents_are_what_the_code_makes(tmp_path):
     )
     differing = [str(name) for name in made.keys() | committed.keys() if made.get(name) != committed.get(name)]
     assert differing == [], "docs/api differs from what the code makes: run `make openapi`"
+
+
+def test_the_document_is_openapi_and_all_that_it_refers_to_is_there(schema):
+    assert [(error.message, list(error.absolute_path)) for error in OpenAPIV31SpecValidator(schema).iter_errors()] == []
+    assert list(OpenAPIV31SpecValidator(schema | {"info": {}}).iter_errors()) != []
+
+
+def test_the_topics_document_is_asyncapi():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names of its fields
+        from asyncapi3.models import AsyncAPI3
+    document = yaml.load((DIRECTORY / "asyncapi.yaml").read_text(), yaml.CSafeLoader)
+    AsyncAPI3.model_validate(document)
+    for wrong in ({"asyncapi": "2.6.0"}, {"info": {}}, {"topics": {}}, {"operations": {"x": {"action": "publish"}}}):
+        with pytest.raises(ValueError, match="AsyncAPI3"):
+            AsyncAPI3.model_validate(document | wrong)
+
+
+def test_what_may_be_left_out_of_a_change_or_an_answer_has_no_default(schema):
+    """A generated client would send a default, and so change what nobody named, or show it for what was not asked for."""
+    schemas = schema["components"]["schemas"]
+    sparse = {name for name in schemas if name.startswith("Patched") or name.endswith("Part")}
+    assert {"PatchedLabelChangeRequest", "PatchedTaskChangeRequest", "TaskPart"} <= sparse
+    found = [(name, member) for name in sparse for member, value in schemas[name]["properties"].items() if "default" in value]
+    assert found == []
 
 
 def test_every_operation_is_there_with_its_problems_and_its_security(schema):

@@ -4,12 +4,12 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 
 from tasks.api import parsers
 from tasks.api.schema import ETAG, IF_MATCH, IF_NONE_MATCH, PAGE, REASON, SAFE_RETRY, header, problems
-from tasks.api.serializers import LabelSerializer
+from tasks.api.serializers import LabelChangeSerializer, LabelSerializer
 
 _LABEL = OpenApiParameter(
     "label", str, OpenApiParameter.PATH, description="The label's id, or its name (percent-encoded, a slash as `%2F`)."
 )
-_CHANGE = LabelSerializer(partial=True)
+_CHANGE = LabelChangeSerializer(partial=True)
 _change = {
     "summary": "Change a label",
     "description": "With another name it is renamed on the tasks that bear it, each a change with its event; where one bears "

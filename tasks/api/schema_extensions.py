@@ -115,7 +115,10 @@ def sparse_answers(result, **_):
             whole = holder[key]
             name = whole["$ref"].rpartition("/")[2]
             part = {member: value for member, value in schemas[name].items() if member != "required"}
-            shown = part["properties"] | _EXPANDED
+            # What is not shown is not what a new task has: no defaults.
+            shown = {name: {**value} for name, value in (part["properties"] | _EXPANDED).items()}
+            for value in shown.values():
+                value.pop("default", None)
             schemas[f"{name}Part"] = part | {"description": "With `fields` or `expand`.", "properties": shown}
             holder[key] = {"anyOf": [whole, {"$ref": f"#/components/schemas/{name}Part"}]}
     return result

@@ -117,3 +117,12 @@ class LabelSerializer(serializers.Serializer):
     )
     updated_at = serializers.DateTimeField(read_only=True)
     version = serializers.IntegerField(read_only=True, min_value=1, help_text="1, 2, 3 … without a gap; also the ETag.")
+
+
+class LabelChangeSerializer(LabelSerializer):
+    """A change: what is left out stays, so that nothing here has a default; null makes one of it."""
+
+    colour = serializers.RegexField(COLOUR, required=False, allow_null=True, help_text="Shown in lower case.")
+    description = serializers.CharField(
+        max_length=LABEL_DESCRIPTION_LENGTH, required=False, allow_blank=True, trim_whitespace=False, allow_null=True
+    )
