@@ -15,6 +15,10 @@ _TLS = {"sslmode": "DB_SSLMODE", "sslrootcert": "DB_SSLROOTCERT", "sslcert": "DB
 # The processes that need no session of their own: their statements may come to any connection of a pooler. Every other
 # command may take a session's lock or setting (migrate, relay_outbox), so that it goes to PostgreSQL itself.
 POOLED_COMMANDS = frozenset({"", "consume_events"})
+_WORKER_COMMANDS = frozenset({"relay_outbox", "consume_events"})
+# A host that is lost is noticed within 10 s, whether something was sent (tcp_user_timeout, in milliseconds) or an answer is
+# awaited (5 s and 5 probes). They have no effect on a Unix socket.
+_LOST_HOST = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 1, "keepalives_count": 5, "tcp_user_timeout": 5000}
 _command = ""
 
 
@@ -44,6 +48,10 @@ def configuration(env: Environment) -> dict:
     """One entry of Django's DATABASES; what is wrong goes to `env`."""
     pooled = env["TASKPULSE_POOLER"] == "transaction" and _command in POOLED_COMMANDS
     parameters = address(env)
+    options = parameters.get("OPTIONS", {})
+    if _command in _WORKER_COMMANDS and not pooled and (most := env["TASKPULSE_WORKER_STATEMENT_TIMEOUT_MS"]):
+        # What the address says comes last, so that it counts.
+        options = options | {"options": f"-c statement_timeout={most} {options.get('options', '')}".strip()}
     return {
         "ENGINE": "taskpulse.metered",
         **parameters,
@@ -57,9 +65,8 @@ def configuration(env: Environment) -> dict:
             "prepare_threshold": None if pooled else 2,
             "server_side_binding": True,
             "connect_timeout": 5,
-            "keepalives_idle": 5,
-            "tcp_user_timeout": 5000,
-            **parameters.get("OPTIONS", {}),
+            **_LOST_HOST,
+            **options,
         },
     }
 

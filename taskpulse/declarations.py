@@ -146,6 +146,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("TASKPULSE_RELAY_WINDOW", integer(1, 10_000_000), "published and not yet recorded, at most", "100000", "events"),
         Setting("TASKPULSE_CONSUMER_BATCH", integer(1, 100_000), "recorded in one transaction", "2000", "events"),
         Setting("TASKPULSE_MAX_HELD_ROWS", integer(1, 1_000_000), "above which the consumer stops", "100", "held events"),
+        Setting(
+            "TASKPULSE_WORKER_STATEMENT_TIMEOUT_MS", integer(0, 86_400_000), "for each statement; 0: no limit", "60000", "ms",
+        ),
         Setting("TASKPULSE_STUCK_SECONDS", integer(1, 86_400), "without progress, after which `/readyz` says so", "60", "s"),
         Setting(
             "TASKPULSE_WORKER_PORT", integer(0, 65_535), "probes and metrics; 0: any free one", "9464",

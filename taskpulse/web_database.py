@@ -47,8 +47,12 @@ def ask_once() -> None:
 
 
 def _limit_waits(connection, **_) -> None:
-    driver = connection.connection
-    seconds = (settings.WEB_STATEMENT_TIMEOUT_MS / 1000 or settings.WEB_REQUEST_SECONDS) + _GRACE
+    seconds = settings.WEB_STATEMENT_TIMEOUT_MS / 1000 or settings.WEB_REQUEST_SECONDS
+    wait_at_most(connection.connection, seconds + _GRACE)
+
+
+def wait_at_most(driver: psycopg.Connection, seconds: float) -> None:
+    """Where no answer comes in time, the connection is closed and an OperationalError says so."""
     driver.wait = functools.partial(_wait, driver, driver.wait, seconds)
 
 

@@ -26,6 +26,9 @@ logger = logging.getLogger("taskpulse.relay")
 
 # Seconds between two tries of a standby; a takeover takes one of these and the making of a producer.
 STANDBY_POLL = 0.5
+# Seconds without a sign of the loop, beside those that a statement may take, after which it hangs: much longer than a batch
+# waits for its reports, and than it waits after a failure.
+FROZEN = 90.0
 # Seconds that a batch in hand may still take once a stop is requested.
 STOP_PATIENCE = 0.5
 _PUBLISHING = "publishing to Kafka"
@@ -100,7 +103,11 @@ class Relay:
         return {"relay": "active" if self.active else "standby: another relay is the active one"}
 
     def stuck(self) -> str | None:
-        """Nothing that a new process would mend: what fails is tried again."""
+        """What a new process mends, since this one keeps the lock: a step that takes longer than all that it may wait for. What
+        fails is tried again."""
+        silence = time.monotonic() - self.beat
+        if silence > FROZEN + settings.WORKER_STATEMENT_TIMEOUT_MS / 1000:
+            return f"the relay has not come back for {silence:.0f} s"
         return None
 
     def _compete(self) -> bool:
@@ -189,6 +196,7 @@ class Relay:
         for row, reason in refused:
             if self._stop.requested:
                 return
+            self.beat = time.monotonic()  # each may take as long as a batch
             self._settle_refused(row, reason, len(rows) > 1)
 
     def _settle_refused(self, row: Row, reason: str, was_in_company: bool) -> None:

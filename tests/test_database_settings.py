@@ -168,3 +168,34 @@ def test_tls_that_cannot_work_is_refused(env, query, settings, said):
 def test_a_password_may_stand_among_the_parameters(env):
     parameters = database.address(env(DATABASE_URL="postgresql:///n?host=/run/pg&user=u&password=a%20b+c"))
     assert (parameters["USER"], parameters["PASSWORD"], parameters["OPTIONS"]) == ("u", "a b+c", {})
+
+
+@pytest.mark.parametrize("command", ["", "relay_outbox", "migrate"])
+def test_a_host_that_is_lost_is_noticed_within_ten_seconds(env, monkeypatch, command):
+    monkeypatch.setattr(database, "_command", command)
+    options = database.configuration(env(DATABASE_URL="postgresql://u@h/n"))["OPTIONS"]
+    assert options["keepalives_idle"] + options["keepalives_interval"] * options["keepalives_count"] <= 10
+    assert options["tcp_user_timeout"] <= 10_000
+
+
+POOLED = {"TASKPULSE_POOLER": "transaction", "DATABASE_DIRECT_URL": "postgresql://u@d/n"}
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "expected"),
+    [
+        ("relay_outbox", {}, "-c statement_timeout=60000"),
+        ("consume_events", {"TASKPULSE_WORKER_STATEMENT_TIMEOUT_MS": "5"}, "-c statement_timeout=5"),
+        ("consume_events", {"TASKPULSE_WORKER_STATEMENT_TIMEOUT_MS": "0"}, None),
+        ("consume_events", {"DATABASE_URL": "postgresql://u@h/n?options=-c%20x.y%3D1"}, "-c statement_timeout=60000 -c x.y=1"),
+        # A pooler refuses what is set at the start of a session, and gives the session to others.
+        ("consume_events", POOLED, None),
+        ("relay_outbox", POOLED, "-c statement_timeout=60000"),
+        ("migrate", {}, None),
+        ("", {}, None),
+    ],
+)
+def test_the_statements_of_workers_have_a_limit(env, monkeypatch, command, variables, expected):
+    monkeypatch.setattr(database, "_command", command)
+    environment = env(**{"DATABASE_URL": "postgresql://u@h/n"} | variables)
+    assert database.configuration(environment)["OPTIONS"].get("options") == expected

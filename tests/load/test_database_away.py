@@ -16,6 +16,7 @@ from tests.api_client import api
 from tests.recording import assert_log_is_whole
 from tests.running_up import ROOT, wait_until
 from tests.web_role import Clients, request, web_role
+from tests.worker_role import worker_role
 
 
 @pytest.fixture
@@ -106,6 +107,24 @@ def test_relay_and_consumer_go_on_by_themselves_and_lose_nothing(own_postgres, p
             role.terminate()
             role.wait(25)
             log.close()
+
+
+def test_relay_and_consumer_stop_within_25_seconds_beside_a_database_that_hangs(own_postgres, program, topic, tmp_path):
+    with worker_role("relay", tmp_path) as relay, worker_role("consumer", tmp_path) as consumer:
+        made = write_until_recorded() + write(200)
+        own_postgres.freeze()
+        time.sleep(1)
+        for role in (relay, consumer):
+            role.process.terminate()
+        began = time.monotonic()
+        for role in (relay, consumer):
+            role.process.wait(25)
+        assert time.monotonic() - began < 25
+        own_postgres.thaw()
+    connection.close()
+    with worker_role("relay", tmp_path), worker_role("consumer", tmp_path):
+        made += write_until_recorded()
+    assert assert_log_is_whole() == Entry.objects.count() == made
 
 
 def write(count: int) -> int:

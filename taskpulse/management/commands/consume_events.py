@@ -5,9 +5,10 @@ from contextlib import closing
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
 
-from taskpulse import least_privilege
+from taskpulse import least_privilege, worker_database
 from taskpulse.event_consumer import EventConsumer, Interrupted
 from taskpulse.kafka import NoBroker
+from taskpulse.watchdog import Watchdog
 from taskpulse.worker import CannotContinue, Stop
 from taskpulse.worker_server import WorkerServer
 
@@ -25,16 +26,18 @@ class Command(BaseCommand):
         parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="with --once (default 30)")
 
     def handle(self, *, handler, once, until_caught_up, wait, **_):
+        worker_database.limit()
         least_privilege.warn_once()
         stop = Stop().listen()
         consumer = EventConsumer(import_string(HANDLERS[handler])(), stop)
         try:
-            if once or until_caught_up:
-                self._run_to_an_end(consumer, once, wait)
-            else:
-                with WorkerServer(consumer, stop), closing(consumer):
-                    consumer.open()
-                    consumer.run()
+            with Watchdog(stop):
+                if once or until_caught_up:
+                    self._run_to_an_end(consumer, once, wait)
+                else:
+                    with WorkerServer(consumer, stop), closing(consumer):
+                        consumer.open()
+                        consumer.run()
         except Interrupted:
             self.stderr.write("stopped while a batch was being tried again: it is not committed")
         except (CannotContinue, NoBroker) as error:

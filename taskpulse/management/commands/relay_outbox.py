@@ -4,8 +4,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from audit.checkpoint_workers import NO_KEY, workers
-from taskpulse import least_privilege
+from taskpulse import least_privilege, worker_database
 from taskpulse.companion import Companion
+from taskpulse.watchdog import Watchdog
 from taskpulse.worker import CannotContinue, Stop
 from taskpulse.worker_server import WorkerServer
 from tasks.kept_answers import Sweeper
@@ -19,13 +20,14 @@ class Command(BaseCommand):
     )
 
     def handle(self, **_):
+        worker_database.limit()
         least_privilege.warn_once()
         stop = Stop().listen()
         relay = Relay(stop)
         beside = [*workers(), ("sweeper of kept answers", Sweeper())]
         companions = [Companion(name, worker, stop) for name, worker in beside]
         try:
-            with WorkerServer(relay, stop, lambda: _notes(companions)):
+            with Watchdog(stop, relay.stuck), WorkerServer(relay, stop, lambda: _notes(companions)):
                 self._run(relay, companions, stop)
         except CannotContinue as error:
             raise CommandError(str(error)) from None
