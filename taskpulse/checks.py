@@ -97,11 +97,13 @@ def check_https(app_configs, **_) -> list[CheckMessage]:
 @register(_TAG)
 def check_postgresql_transport(app_configs, **_) -> list[CheckMessage]:
     database = settings.DATABASES["default"]
-    if is_local(database["HOST"]) or not database["PASSWORD"] or database["OPTIONS"].get("sslmode") != "disable":
+    mode = database["OPTIONS"].get("sslmode")
+    # `allow` tries without TLS first, and takes it only where the server insists.
+    if is_local(database["HOST"]) or not database["PASSWORD"] or mode not in ("disable", "allow"):
         return []
     return [
         Error(
-            f"sslmode is disable and the password would travel to {database['HOST']} without TLS.",
+            f"sslmode is {mode} and the password would travel to {database['HOST']} without TLS.",
             hint="Set DB_SSLMODE=verify-full and DB_SSLROOTCERT.",
             id="taskpulse.E006",
         )
@@ -184,10 +186,12 @@ def check_deployment(app_configs, **_) -> list[CheckMessage]:
                 "No Kafka is named: relay and consumer would not start.", hint="Set KAFKA_BOOTSTRAP_SERVERS.", id="taskpulse.E003"
             )
         )
-    if not is_local(database["HOST"]) and database["OPTIONS"].get("sslmode") not in ("verify-ca", "verify-full"):
+    mode = database["OPTIONS"].get("sslmode", "prefer")
+    if not is_local(database["HOST"]) and mode not in ("verify-ca", "verify-full"):
+        stripped = ", and without an offer of TLS from there the connection goes on without it" if mode == "prefer" else ""
         found.append(
             Warning(
-                f"Nothing proves that {database['HOST']} is our PostgreSQL.",
+                f"Nothing proves that {database['HOST']} is our PostgreSQL{stripped} (sslmode is {mode}).",
                 hint="Set DB_SSLMODE=verify-full and DB_SSLROOTCERT.",
                 id="taskpulse.W001",
             )

@@ -131,10 +131,13 @@ LOOPBACK = {"KAFKA_BOOTSTRAP_SERVERS": "localhost:9092,[::1]:9092,127.0.0.2:9092
         (kafka("SASL_SSL", "OAUTHBEARER", "http://127.0.0.1:80/token"), set()),
         (kafka("SASL_SSL", "OAUTHBEARER", "https://issuer/token"), set()),
         ({"DATABASES": database(sslmode="disable")}, {"taskpulse.E006", "taskpulse.W001"}),
+        ({"DATABASES": database(sslmode="allow")}, {"taskpulse.E006", "taskpulse.W001"}),
+        ({"DATABASES": database("localhost", sslmode="allow")}, set()),
         ({"DATABASES": database(sslmode="disable", password="")}, {"taskpulse.W001"}),
         ({"DATABASES": database("localhost", sslmode="disable")}, set()),
         ({"DATABASES": database("/run/postgresql", sslmode="disable")}, set()),
         ({"DATABASES": database(sslmode=None)}, {"taskpulse.W001"}),
+        ({"DATABASES": database(sslmode="prefer")}, {"taskpulse.W001"}),
         ({"DATABASES": database(sslmode="require")}, {"taskpulse.W001"}),
         ({"SECRET_KEY": "x" * 80}, {"taskpulse.E007"}),
         ({"SECRET_KEY": KEY[:49]}, {"taskpulse.E007"}),
@@ -172,3 +175,10 @@ def test_an_old_postgresql_is_refused_before_it_is_migrated(db, monkeypatch):
     monkeypatch.setattr(checks, "POSTGRESQL", 19)
     (message,) = run_checks(tags=[Tags.database], databases=["default"])
     assert (message.id, connection.pg_version // 10_000) == ("taskpulse.E004", 18)
+
+
+@pytest.mark.parametrize("sslmode", [None, "prefer"])
+def test_the_default_of_libpq_is_told_for_what_it_is(safe, sslmode):
+    safe.DATABASES = database(sslmode=sslmode)
+    (message,) = checks.check_deployment(None)
+    assert "without an offer of TLS from there the connection goes on without it (sslmode is prefer)" in message.msg
