@@ -1,12 +1,14 @@
-"""Dead letters: what arrived and is no true event is kept with its raw bytes, and stops nothing."""
+"""Dead letters: what arrived and is no true event is kept with its raw bytes, as long as there is room, and stops nothing."""
 
 import hashlib
 import logging
+import time
 from dataclasses import dataclass
 from operator import methodcaller
 
 import orjson
 from confluent_kafka import Message
+from django.conf import settings
 from django.db import connection
 
 from audit.models import DeadLetter
@@ -39,10 +41,48 @@ VALUES (%s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 
 
+# The files first: to add up what is there reads all rows, and the files keep their size when letters are swept.
+_IS_FULL = """
+SELECT pg_total_relation_size('audit_dead_letter') >= %(most)s AND
+  (SELECT coalesce(sum(coalesce(octet_length(value), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers)), 0)
+   FROM audit_dead_letter) >= %(most)s
+"""
+_MEGABYTE = 1_000_000
+# Seconds for which a table that is full is not asked again.
+_FULL_FOR = 10.0
+_full_until = 0.0
+
+
 def store(refused: list[Refused]) -> None:
-    """Keeps each once: the same bytes at the same place are the same message, seen again."""
+    """Keeps each once: the same bytes at the same place are the same message, seen again.
+
+    Its bytes are kept until all letters have DEAD_LETTER_MB of them: whoever may produce to the topic must not fill the
+    disk. From then on digest, place, reason and length are kept, and `detail` says so.
+    """
     with connection.cursor() as cursor:
-        cursor.executemany(_INSERT, [_row(item) for item in refused])
+        full = _is_full(cursor)
+        cursor.executemany(_INSERT, [_without_bytes(item) if full else _row(item) for item in refused])
+
+
+def _is_full(cursor) -> bool:
+    global _full_until
+    if time.monotonic() < _full_until:
+        return True
+    cursor.execute(_IS_FULL, {"most": settings.DEAD_LETTER_MB * _MEGABYTE})
+    (full,) = cursor.fetchone()
+    if full:
+        _full_until = time.monotonic() + _FULL_FOR
+        logger.warning(
+            "dead letters hold %d MB (TASKPULSE_DEAD_LETTER_MB): bytes of new ones are not kept", settings.DEAD_LETTER_MB
+        )
+    return full
+
+
+def table_bytes() -> int:
+    """What the dead letters take on the disk, indexes included. Raises django.db's errors."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_total_relation_size('audit_dead_letter')")
+        return cursor.fetchone()[0]
 
 
 def count(refused: list[Refused]) -> None:
@@ -63,6 +103,12 @@ def _row(item: Refused) -> tuple:
         message.topic(), message.partition(), message.offset(), message.key(), value, orjson.dumps(headers).decode(),
         hashlib.sha256(value or b"").digest(), item.reason, storable(item.detail),
     )  # fmt: skip
+
+
+def _without_bytes(item: Refused) -> tuple:
+    topic, partition, offset, _, value, _, digest, reason, detail = _row(item)
+    note = f"{detail}; its {len(value or b''):,} bytes, key and headers are not kept (TASKPULSE_DEAD_LETTER_MB)"
+    return topic, partition, offset, None, None, "[]", digest, reason, note
 
 
 # Not `message.headers()`: CPython checks what a specialised call site is given back no more, and the SystemError that is

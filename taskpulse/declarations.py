@@ -146,6 +146,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("TASKPULSE_RELAY_WINDOW", integer(1, 10_000_000), "published and not yet recorded, at most", "100000", "events"),
         Setting("TASKPULSE_CONSUMER_BATCH", integer(1, 100_000), "recorded in one transaction", "2000", "events"),
         Setting("TASKPULSE_MAX_HELD_ROWS", integer(1, 1_000_000), "above which the consumer stops", "100", "held events"),
+        Setting("TASKPULSE_DEAD_LETTER_MB", integer(1, 1_000_000), "in all dead letters; then no bytes are kept", "1000", "MB"),
         Setting(
             "TASKPULSE_WORKER_STATEMENT_TIMEOUT_MS", integer(0, 86_400_000), "for each statement; 0: no limit", "60000", "ms",
         ),

@@ -65,6 +65,9 @@ REORDERED = Counter("taskpulse_recorder_reordered", "Events that came before an 
 HELD = Counter("taskpulse_recorder_held", "True events that the audit log could not take")
 # Reasons: audit.models.DeadLetter.Reason.
 DEAD_LETTERS = Counter("taskpulse_dead_letters", "Messages that are no true event, by reason", ["reason"])
+# On the disk, indexes included, read by relay and consumer at the scrape; and the bytes of messages up to which they are kept.
+DEAD_LETTER_BYTES = Reading("taskpulse_dead_letter_bytes", "Size of the table of dead letters")
+DEAD_LETTER_LIMIT = Reading("taskpulse_dead_letter_limit_bytes", "Size up to which dead letters keep the bytes of messages")
 # From the change's own time, which its transaction gave it, to the entry: what is left of that transaction is in it.
 # Both times are the database's.
 COMMIT_TO_ENTRY = AgeHistogram(

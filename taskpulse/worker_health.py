@@ -12,8 +12,9 @@ from confluent_kafka import KafkaException
 from django.conf import settings
 from django.db import connections
 
+from audit import dead_letters
 from taskpulse import exposition, health
-from taskpulse.metrics import CONSUMER_LAG, OUTBOX_HELD, OUTBOX_OLDEST_AGE, OUTBOX_PENDING
+from taskpulse.metrics import CONSUMER_LAG, DEAD_LETTER_BYTES, DEAD_LETTER_LIMIT, OUTBOX_HELD, OUTBOX_OLDEST_AGE, OUTBOX_PENDING
 from taskpulse.observation import Observation, Observer
 from taskpulse.on_demand import Look, OnDemand
 from taskpulse.worker import Stop
@@ -79,6 +80,7 @@ class WorkerHealth:
         OUTBOX_PENDING.replace({(): figures.pending} if figures else {})
         OUTBOX_OLDEST_AGE.replace({(): figures.oldest_age} if figures else {})
         OUTBOX_HELD.replace({(): figures.held} if figures else {})
+        DEAD_LETTER_LIMIT.set(settings.DEAD_LETTER_MB * 1_000_000)
         lag = observation.lag() if observation else {}
         CONSUMER_LAG.replace({(settings.KAFKA_AUDIT_GROUP, str(number)): count for number, count in lag.items()})
         return exposition.page(checks)
@@ -138,7 +140,9 @@ def _read_database() -> tuple[Checks, OutboxFigures | None]:
     try:
         checks = health.database_checks()
         # Without its migrations it has no outbox, or another one.
-        return checks, None if any(checks.values()) else outbox_figures.read()
+        wrong = any(checks.values())
+        DEAD_LETTER_BYTES.replace({} if wrong else {(): dead_letters.table_bytes()})
+        return checks, None if wrong else outbox_figures.read()
     finally:
         connections.close_all()
 

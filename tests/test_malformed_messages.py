@@ -12,6 +12,7 @@ from django.conf import settings as django_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from audit import dead_letters
 from audit.dead_letters import UNREADABLE_NAME
 from audit.models import DeadLetter
 from audit.recorder import Recorder
@@ -59,6 +60,33 @@ def _noise(source: random.Random) -> bytes | None:
 def _headers(source: random.Random):
     names = ["content-type", "", "\0", "x\0y", "\\u0000", "é😀", "\ud800", "\uffff", "a" * 3_000, "'; --"]
     return [(source.choice(names), source.choice([None, b"", b"\0\xff", source.randbytes(50)])) for _ in range(source.randrange(4))]
+
+
+def test_what_fills_the_disk_is_kept_without_its_bytes(db, settings, monkeypatch):
+    settings.DEAD_LETTER_MB = 1
+    monkeypatch.setattr(dead_letters, "_full_until", 0.0)
+
+    def letters_of(size: int, count: int = 1) -> list[DeadLetter]:
+        known = set(DeadLetter.objects.values_list("pk", flat=True))
+        record([message(random.randbytes(size), 0, b"key", [("a", b"b")]) for _ in range(count)])
+        monkeypatch.setattr(dead_letters, "_full_until", 0.0)
+        return list(DeadLetter.objects.exclude(pk__in=known).order_by("pk"))
+
+    (whole,) = letters_of(900_000)  # as long as any true event may be
+    assert len(whole.value) == 900_000
+    (last,) = letters_of(200_000)
+    assert len(last.value) == 200_000
+    for cut in letters_of(300_000, 2):
+        assert (cut.value, cut.key, cut.headers, cut.reason) == (None, None, [], "malformed")
+        assert cut.detail.endswith("; its 300,000 bytes, key and headers are not kept (TASKPULSE_DEAD_LETTER_MB)")
+        assert len(bytes(cut.value_digest)) == 32
+    task_with_versions(3)
+    record(messages(waiting()))
+    assert assert_log_is_whole() == 3
+    # The files keep their size; what is gone makes room.
+    whole.delete()
+    (again,) = letters_of(100_000)
+    assert len(again.value) == 100_000
 
 
 def test_ten_thousand_fuzzed_messages(db):

@@ -60,12 +60,15 @@ def test_both_roles_are_well_and_tell_what_they_did(both):
     }  # fmt: skip
     of_consumer = expected | {
         "taskpulse_recorder_recorded_total": 3, "taskpulse_recorder_held_total": 0, "taskpulse_commit_to_entry_seconds_count": 3,
-        'taskpulse_dead_letters_total{reason="malformed"}': 1, 'taskpulse_batch_events_sum{role="consumer"}': 4,
+        'taskpulse_dead_letters_total{reason="malformed"}': 1,
+        "taskpulse_dead_letter_limit_bytes": 1e9,
+        'taskpulse_batch_events_sum{role="consumer"}': 4,
     }  # fmt: skip
     for role, wanted in ((relay, of_relay), (consumer, of_consumer)):
         found = role.metrics()
         assert {name: found.get(name) for name in wanted} == wanted
         name = "relay" if role is relay else "consumer"
+        assert found["taskpulse_dead_letter_bytes"] > 0
         assert found[f'taskpulse_batch_duration_seconds_sum{{role="{name}"}}'] > 0
     assert 0 < consumer.metrics()["taskpulse_commit_to_entry_seconds_sum"] < 3 * 60
     before = set(relay.metrics())
