@@ -5,7 +5,7 @@ entries there were since, which a restore would lose.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 from django.db import connection
@@ -90,7 +90,7 @@ def examine(keys: list[VerifierKey], held: Held, options: Options) -> Drill:
         logs = {row[0]: RestoredLog(*row) for row in cursor.fetchall()}
         cursor.execute("SELECT count(*) FROM tasks_outbox")
         (waiting,) = cursor.fetchone()
-    report = Verifier(keys, _not_later(held, logs), options).run()
+    report = Verifier(keys, _not_later(held, logs), replace(options, restored=True)).run()
     return Drill(report, list(logs.values()), waiting)
 
 

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from psycopg import sql
 
-from audit import scratch
+from audit import scratch, successor
 from audit.checkpoint import Checkpoint
 from audit.checkpoint_topic import CheckpointTopic
 from audit.models import Entry
@@ -97,6 +97,29 @@ def test_what_was_lost_since_is_told_by_the_topic(log, dump, form):
         }
     ]  # fmt: skip
     assert "lost since: 4 entries, 6 to 9, by the newest checkpoint held outside" in drill(log, old)[1]
+
+
+def test_a_checkpoint_that_was_signed_after_the_dump_of_what_is_in_it_is_none_of_its_faults(log, dump):
+    """Nothing was recorded between: on a quiet day each dump has entries that are signed for a moment later."""
+    grow(2)
+    old = dump()
+    log.sign()
+    publish(log)
+    code, said = drill(log, old)
+    assert (code, "SOUND: 7 entries, pinned from outside up to entry 7" in said) == (0, True), said
+    publish(log, Checkpoint("taskpulse/audit", 6, bytes(32)))
+    assert drill(log, old)[0] == 1
+
+
+def test_a_loss_that_the_dump_tells_of(log, dump):
+    promised = Checkpoint("taskpulse/audit", 9, bytes(32))
+    successor.open_successor(None, promised)
+    log.sign(log.key.named("taskpulse/audit/6"))
+    publish(log, log.held[0], promised)
+    old = dump()
+    code, said = drill(log, old)
+    assert (code, "LOST: taskpulse/audit: entries 6 to 9" in said) == (3, True), said
+    assert drill(log, old, "--known-loss", "6")[0] == 0
 
 
 def test_a_log_that_was_begun_since_is_lost(log, dump):

@@ -1,11 +1,13 @@
 """Checkpoints held outside the database, against the log: what it must still contain, whatever the database says."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 
 from django.db import connection
 
 from audit.checkpoint import Checkpoint
+from audit.verification.heads import Head
 from audit.verification.reading import read_only
 from audit.verification.report import Finding, Report
 
@@ -14,47 +16,58 @@ _BATCH = 1_000
 # Roots that are recomputed because the database stores no such checkpoint; one is enough to find a fork.
 _MOST_RECOMPUTED = 1_000
 
-Wanted = dict[int, dict[int, list[tuple[bytes, str]]]]
-Beyond = dict[str, tuple[Checkpoint, str]]
-Smallest = dict[str, int]
+
+@dataclass(slots=True)
+class Compared:
+    """`wanted`: the roots that the tree of each log must have, by the log and its size; `beyond`: of each log that is shorter
+    than a checkpoint says, the largest such; `smallest`: the size of each one's smallest; `unstored`: how many of each are not
+    stored, and need not be."""
+
+    wanted: dict[int, dict[int, list[tuple[bytes, str]]]] = field(default_factory=dict)
+    beyond: dict[str, tuple[Checkpoint, str]] = field(default_factory=dict)
+    smallest: dict[str, int] = field(default_factory=dict)
+    unstored: dict[str, int] = field(default_factory=dict)
 
 
-def compare(held: Iterable[tuple[Checkpoint, str]], heads: Mapping[str, object], report: Report) -> tuple[Wanted, Beyond, Smallest]:
-    """The roots that the tree of each log must have, by the log and its size; of each log that is shorter than a checkpoint
-    says, the largest such; and the size of the smallest checkpoint of each.
-
-    Constant in memory however many are held: one that the database stores with the same root is checked as a stored one,
-    only the largest once more by itself.
-    """
-    wanted: Wanted = {}
-    largest: Beyond = {}
-    beyond: Beyond = {}
-    smallest: Smallest = {}
-    check, compared, missing = report.checks["outside"], 0, 0
+def compare(
+    held: Iterable[tuple[Checkpoint, str]], heads: Mapping[str, Head], report: Report, may_lack: Callable[[Head, Checkpoint], bool]
+) -> Compared:
+    """Constant in memory however many are held: one that the database stores with the same root is checked as a stored one,
+    only the largest once more by itself. `may_lack`: whether it is no fault that a checkpoint is not stored."""
+    found, largest = Compared(), {}
+    check, compared, missing, recomputed = report.checks["outside"], 0, 0, 0
     held = iter(held)
     while batch := list(islice(held, _BATCH)):
         for checkpoint, where in batch:
-            smallest[checkpoint.origin] = min(checkpoint.size, smallest.get(checkpoint.origin, checkpoint.size))
-            if checkpoint.origin not in heads:
-                report.add(Finding("outside", f"a checkpoint of {checkpoint.origin} ({where}), and there is no such log"))
-            elif checkpoint.size > heads[checkpoint.origin].size:
-                _keep_largest(beyond, checkpoint, where)
+            origin, size = checkpoint.origin, checkpoint.size
+            found.smallest[origin] = min(size, found.smallest.get(origin, size))
+            if origin not in heads:
+                report.add(Finding("outside", f"a checkpoint of {origin} ({where}), and there is no such log"))
             else:
-                _keep_largest(largest, checkpoint, where)
+                _keep_largest(found.beyond if size > heads[origin].size else largest, checkpoint, where)
         known = [item for item in batch if item[0].origin in heads and 0 < item[0].size <= heads[item[0].origin].size]
         compared += len(known)
         for checkpoint, where in _not_stored(known, heads):
-            missing += 1
-            if missing <= _MOST_RECOMPUTED:
-                _want(wanted, heads, checkpoint, where)
+            if may_lack(heads[checkpoint.origin], checkpoint):
+                found.unstored[checkpoint.origin] = found.unstored.get(checkpoint.origin, 0) + 1
+            else:
+                missing += 1
+            recomputed += 1
+            if recomputed <= _MOST_RECOMPUTED:
+                _want(found.wanted, heads, checkpoint, where)
     for checkpoint, where in largest.values():
-        _want(wanted, heads, checkpoint, where)
-    check.compared = bool(compared or beyond)
+        _want(found.wanted, heads, checkpoint, where)
+    check.compared = bool(compared or found.beyond)
     check.detail = f"{compared:,} compared" if check.compared else "there is none to compare with"
+    if absent := missing + sum(found.unstored.values()):
+        check.detail += f", {absent:,} of them not in the database"
     if missing:
-        check.detail += f", {missing:,} of them not in the database"
-        report.add(Finding("outside", f"{missing:,} checkpoints that were signed are not stored as they were"))
-    return wanted, beyond, smallest
+        report.add(unstored(missing))
+    return found
+
+
+def unstored(count: int) -> Finding:
+    return Finding("outside", f"{count:,} checkpoints that were signed are not stored as they were")
 
 
 def _keep_largest(found: dict, checkpoint: Checkpoint, where: str) -> None:
@@ -62,7 +75,7 @@ def _keep_largest(found: dict, checkpoint: Checkpoint, where: str) -> None:
         found[checkpoint.origin] = (checkpoint, where)
 
 
-def _want(wanted: Wanted, heads: Mapping[str, object], checkpoint: Checkpoint, where: str) -> None:
+def _want(wanted: dict, heads: Mapping[str, Head], checkpoint: Checkpoint, where: str) -> None:
     if checkpoint.size:
         roots = wanted.setdefault(heads[checkpoint.origin].log, {}).setdefault(checkpoint.size, [])
         if (checkpoint.root, where) not in roots:
@@ -72,7 +85,7 @@ def _want(wanted: Wanted, heads: Mapping[str, object], checkpoint: Checkpoint, w
 _STORED = "SELECT size, root FROM audit_checkpoint WHERE log = %s AND size = ANY (%s)"
 
 
-def _not_stored(batch: list[tuple[Checkpoint, str]], heads: Mapping[str, object]) -> list[tuple[Checkpoint, str]]:
+def _not_stored(batch: list[tuple[Checkpoint, str]], heads: Mapping[str, Head]) -> list[tuple[Checkpoint, str]]:
     """Those that the database does not store with the same root."""
     stored: dict[str, dict[int, bytes]] = {}
     for origin in {checkpoint.origin for checkpoint, _ in batch}:

@@ -60,6 +60,22 @@ class Pin:
         return (first, self.last) if first <= self.last else None
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Entries `first` to `last` of a log, as they were signed for, are not here: it was closed with the entry `closed`, and entry
+    `accounted_by`, the first of its successor, says so. That is on record, and no tampering that was hidden."""
+
+    origin: str
+    first: int
+    last: int
+    closed: int
+    accounted_by: int
+
+    def __str__(self) -> str:
+        lost = f"{self.origin}: entries {self.first} to {self.last} as they were signed for"
+        return f"{lost}. The log was closed with entry {self.closed}; accounted for by entry {self.accounted_by}"
+
+
 @dataclass(slots=True)
 class Report:
     checks: dict[str, Check] = field(default_factory=dict)
@@ -67,6 +83,7 @@ class Report:
     entries: int = 0
     recomputed: int = 0
     pins: list[Pin] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
     not_proved: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -108,7 +125,7 @@ class Report:
     def as_json(self) -> dict:
         first = self.first_bad
         return {
-            "result": "tampered" if self.tampered else "sound",
+            "result": "tampered" if self.tampered else "lost" if self.losses else "sound",
             "entries": self.entries,
             "recomputed": self.recomputed,
             "pinned_until": self.pinned,
@@ -116,6 +133,7 @@ class Report:
                 {"origin": pin.origin, "first_seq": pin.first, "last_seq": pin.last, "pinned_until": pin.until} for pin in self.pins
             ],
             "first_bad": first and asdict(first),
+            "losses": [asdict(loss) for loss in self.losses],
             "findings": [asdict(finding) for finding in self.findings],
             "checks": [
                 {
@@ -148,6 +166,7 @@ def in_words(report: Report) -> str:
             "nothing outside the database pins it" if report.pinned is None else f"pinned from outside up to entry {report.pinned}"
         )
         lines += ["", f"SOUND: {report.entries:,} entries, {pinned}."]
+    lines += ["", *(f"LOST: {loss}." for loss in report.losses)] if report.losses else []
     lines += ["", "Not proved:", *(f"- {text}" for text in report.not_proved)]
     rate = report.entries / report.seconds if report.seconds else 0
     return "\n".join([*lines, "", f"{report.seconds:.1f} s, {rate:,.0f} entries/s"])

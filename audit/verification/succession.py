@@ -12,27 +12,26 @@ from dataclasses import dataclass
 import orjson
 
 from audit import successor
+from audit.checkpoint import Checkpoint
 from audit.merkle import HASH_SIZE
 from audit.verification import entries
+from audit.verification.heads import Head
 from audit.verification.reading import read_only
 from audit.verification.report import Finding, Report
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Entry `seq`, with which a log begins: the one before was closed with `size` entries of this `root`."""
+    """Entry `seq`, with which a log begins: the one before was closed with `size` entries of this `root`, and `promised` is the
+    newest checkpoint of it that was known outside the database; None if none was."""
 
     seq: int
     size: int
     root: bytes
-
-    @property
-    def words(self) -> str:
-        """Of the entries up to the end of the closed log."""
-        return f"stood there when the log was closed, as entry {self.seq} says"
+    promised: Checkpoint | None
 
 
-def read(heads: Sequence, archived: int, report: Report) -> dict[int, Opening]:
+def read(heads: Sequence[Head], archived: int, report: Report) -> dict[int, Opening]:
     """By the first entry of the log before. What is wrong with one is found, here or with the entries; of one that is
     archived, or altered, the report says that it was not read."""
     found = {}
@@ -45,7 +44,7 @@ def read(heads: Sequence, archived: int, report: Report) -> dict[int, Opening]:
             faults = list(_faults(told, before, head))
             report.add(*faults)
             if not faults:
-                found[before.log] = Opening(head.log, before.size, base64.b64decode(told["root"]))
+                found[before.log] = Opening(head.log, before.size, base64.b64decode(told["root"]), _promised(told))
         else:
             why = "is archived, and its file proves it" if head.log <= archived else "cannot be read"
             report.not_proved.append(
@@ -60,13 +59,22 @@ def _told(event: Mapping, origin: str) -> dict | None:
         told = event["data"][successor.KIND]
         opens = event["type"] == f"{successor.KIND}.{successor.ACTION}" and told["origin"] == origin
         predecessor = told["predecessor"]
-        known = type(predecessor["size"]) is int and len(base64.b64decode(predecessor["root"], validate=True)) == HASH_SIZE
-    except (KeyError, TypeError, ValueError):
+        known = all(map(_is_tree, filter(None, (predecessor, predecessor.get("checkpoint")))))
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return predecessor if opens and known else None
 
 
-def _faults(told: dict | None, before, head) -> Iterator[Finding]:
+def _is_tree(told: Mapping) -> bool:
+    return type(told["size"]) is int and len(base64.b64decode(told["root"], validate=True)) == HASH_SIZE
+
+
+def _promised(told: Mapping) -> Checkpoint | None:
+    checkpoint = told.get("checkpoint")
+    return checkpoint and Checkpoint(told["origin"], checkpoint["size"], base64.b64decode(checkpoint["root"]))
+
+
+def _faults(told: dict | None, before: Head, head: Head) -> Iterator[Finding]:
     if told is None:
         yield Finding("head", f"the log {head.origin} does not begin with the entry that opens it", head.log)
     elif (told["origin"], told["size"]) != (before.origin, before.size):

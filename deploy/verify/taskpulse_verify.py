@@ -7,7 +7,8 @@
 It needs Python 3.11 or newer and the package `cryptography`, and nothing of TaskPulse: this file alone. KEY is the log's
 verifier key (NAME+ID+BASE64) or a file that holds it; get it from somebody other than who gave you the bundle.
 
-Exit codes: 0 all that was given is sound, 1 something is not what was recorded, 2 it could not be checked.
+Exit codes: 0 all that was given is sound, 1 something is not what was recorded, 2 it could not be checked, 3 sound, but entries
+that a kept checkpoint was signed for are lost, and the log says so itself.
 
 Formats: docs/leaf-record.md of TaskPulse; C2SP signed-note, tlog-checkpoint, tlog-cosignature and tlog-proof (c2sp.org);
 RFC 9162 §2.1 (Merkle tree); RFC 8785 (JSON canonicalization, for documents of text, whole numbers, booleans and null).
@@ -379,6 +380,9 @@ class Bundle:
         # By the event's id: which entries it must account for, and what it is known to erase.
         self.unaccounted: dict[str, list[int]] = {}
         self.accounts: dict[str, tuple[int, list]] = {}
+        # What the successors of closed logs say of them; and which kept checkpoints were signed for what they account for as lost.
+        self.closings: dict[str, dict] = {}
+        self.lost: set[tuple[str, int]] = set()
         # Those of which the maker says that no checkpoint covers them yet.
         self.pending: set[str] = set()
         self._log: dict = {}
@@ -415,7 +419,8 @@ class Bundle:
         self._finish_log()
         self.keys.begins[document["origin"]] = document["first_seq"]
         if "closed" in document:
-            check_closed(document["closed"], self.keys)
+            told = check_closed(document["closed"], self.keys)
+            self.closings[told["origin"]] = told | {"by": document["closed"]["seq"]}
             if document["closed"]["seq"] != document["first_seq"] + document["size"]:
                 raise Wrong("the entry that opens the successor does not follow upon the log that was closed")
         self.checkpoint = self.keys.open(document["checkpoint"])
@@ -491,6 +496,7 @@ class Bundle:
 
     def finish(self) -> None:
         """Raises Wrong where an entry is erased and nothing accounts for it, CannotCheck where that is to come."""
+        self._compare_with_closings()
         missing = sorted((seqs[0], event_id) for event_id, seqs in self.unaccounted.items())
         for seq, event_id in missing:
             if event_id not in self.pending:
@@ -500,9 +506,29 @@ class Bundle:
             raise CannotCheck(f"{what}, which no checkpoint covered yet when the bundle was made: ask for it again")
 
     def _compare(self, checkpoint: Checkpoint, root: bytes) -> None:
-        if root != checkpoint.root:
+        if root == checkpoint.root:
+            self.compared.add((checkpoint.origin, checkpoint.size))
+        elif self._is_promised(checkpoint):
+            self.lost.add((checkpoint.origin, checkpoint.size))
+        else:
             raise Wrong(f"the first {checkpoint.size} entries are not those of your checkpoint")
-        self.compared.add((checkpoint.origin, checkpoint.size))
+
+    def _is_promised(self, kept: Checkpoint) -> bool:
+        """Whether the successor's first entry says that so much had been signed for when the log was closed."""
+        promised = self.closings.get(kept.origin, {}).get("checkpoint")
+        if promised is None:
+            return False
+        return kept.size < promised["size"] or (kept.size, kept.root) == (promised["size"], decode(promised["root"], "the root"))
+
+    def _compare_with_closings(self) -> None:
+        for kept in self.held:
+            closing = self.closings.get(kept.origin)
+            if closing is None or kept.size <= closing["size"]:
+                continue
+            if not self._is_promised(kept):
+                told = f"entry {closing['by']} says that {kept.origin} was closed with {closing['size']} entries"
+                raise Wrong(f"{told}, and passes over your checkpoint of {kept.size}")
+            self.lost.add((kept.origin, kept.size))
 
     def _place(self, seq: int, record: dict) -> None:
         """In order; without a gap where everything, or all of one task, was asked for."""
@@ -551,9 +577,13 @@ class Bundle:
             lines.append(f"not proved: that these are all entries of {asked}; who made the bundle may have left some out")
         lines += [f"your checkpoint of {size} entries agrees" for _, size in sorted(self.compared)]
         lines += [
+            f"lost: what your checkpoint of {size} entries was signed for, as entry {self.closings[origin]['by']} says"
+            for origin, size in sorted(self.lost)
+        ]
+        lines += [
             f"your checkpoint of {checkpoint.size} entries was not compared: the bundle does not hold all entries up to it"
             for checkpoint in self.held
-            if (checkpoint.origin, checkpoint.size) not in self.compared
+            if (checkpoint.origin, checkpoint.size) not in self.compared | self.lost
         ]
         lines.append("not proved: that there is nothing after the checkpoint, and that what was recorded is true")
         return lines
@@ -605,7 +635,8 @@ def open_held(path: str, keys: Keys) -> Checkpoint:
         raise CannotCheck(f"--checkpoint {path}: {error}") from None
 
 
-def check(options) -> list[str]:
+def check(options) -> tuple[list[str], bool]:
+    """What is to be said, and whether entries are lost. Raises Wrong and CannotCheck."""
     keys = Keys(
         [Key.parse(text_or_file(item)) for item in options.key], [Key.parse(text_or_file(item)) for item in options.witness]
     )
@@ -613,7 +644,7 @@ def check(options) -> list[str]:
     with sys.stdin.buffer if options.file == "-" else open(options.file, "rb") as file:
         first = file.readline()
         if first.rstrip(b"\n") == PROOF_HEADER.encode():
-            return check_single(first + file.read(), keys, options.event, held)
+            return check_single(first + file.read(), keys, options.event, held), False
         if options.event is not None:
             raise CannotCheck("--event goes with a single proof: a bundle holds its events")
         bundle = Bundle(keys, held)
@@ -624,7 +655,7 @@ def check(options) -> list[str]:
             f"Ask for the rest, from entry {(bundle.last or 0) + 1} on, and append it"
         )
     bundle.finish()
-    return bundle.said()
+    return bundle.said(), bool(bundle.lost)
 
 
 def main() -> int:
@@ -641,7 +672,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the result as one JSON document")
     options = parser.parse_args()
     try:
-        result, lines, code = "sound", check(options), 0
+        lines, lost = check(options)
+        result, code = ("sound but for a loss", 3) if lost else ("sound", 0)
     except Wrong as error:
         result, lines, code = "wrong", [str(error)], 1
     except (CannotCheck, OSError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ class Command(verify_audit.Command):
     help = (
         "Restore a dump of pg_dump (-Fc, -Fd or -Ft) into a database of its own on the configured server, verify its audit log, "
         "compare it with the checkpoints on the topic, say what was lost since, and drop it. The role needs CREATEDB. Exit "
-        "codes: 0 sound, 1 tampered, 2 could not be restored or checked."
+        "codes: 0 sound, 1 tampered, 2 could not be restored or checked, 3 sound but for a loss that is on record."
     )
 
     def add_arguments(self, parser):

@@ -24,7 +24,7 @@ from audit.verification.report import CannotCheck, Report, in_words
 from audit.verification.verifier import Options, Verifier
 from taskpulse.installation import SIGNING_KEY
 
-SOUND, TAMPERED, COULD_NOT_CHECK = 0, 1, 2
+SOUND, TAMPERED, COULD_NOT_CHECK, LOST = 0, 1, 2, 3
 # What says enough by its message; psycopg's own come from the checks that know nothing of Django.
 _FAULTS = (CannotCheck, Error, psycopg.Error, KafkaException, OSError, BrokenProcessPool)
 
@@ -32,7 +32,8 @@ _FAULTS = (CannotCheck, Error, psycopg.Error, KafkaException, OSError, BrokenPro
 class Command(BaseCommand):
     help = (
         "Verify the audit log: every digest, leaf, tree, checkpoint and signature, the versions of each task, and each live row "
-        "against its last event. It only reads. Exit codes: 0 sound, 1 tampered, 2 could not check."
+        "against its last event. It only reads. Exit codes: 0 sound, 1 tampered, 2 could not check, 3 sound but for a loss that is "
+        "on record."
     )
     requires_system_checks = []
 
@@ -47,9 +48,13 @@ class Command(BaseCommand):
         )
         parser.add_argument("--sample", type=_share, default=1.0, metavar="PERCENT", help="recompute so many, chosen at random")
         parser.add_argument("--jobs", type=positive, default=os.cpu_count(), metavar="N", help="processes (default: one a core)")
+        parser.add_argument(
+            "--known-loss", action="append", default=[], type=positive, metavar="SEQ", help="a loss that you know: by the entry"
+            " that accounts for it",
+        )  # fmt: skip
         parser.add_argument("--json", action="store_true", help="the report as one JSON document")
 
-    def handle(self, *, key, checkpoint, no_topic, from_seq, sample, jobs, **options):
+    def handle(self, *, key, checkpoint, no_topic, from_seq, sample, jobs, known_loss, **options):
         try:
             keys = keys_at_hand(key)
             held = [(open_held(path, keys), str(path)) for path in checkpoint]
@@ -67,6 +72,8 @@ class Command(BaseCommand):
             raise CommandError(said, returncode=COULD_NOT_CHECK) from None
         if report.tampered:
             sys.exit(TAMPERED)
+        if any(loss.accounted_by not in known_loss for loss in report.losses):
+            sys.exit(LOST)
 
     def look(self, keys, held, how: Options, **_) -> tuple[Report, dict, str]:
         """What came of it: the report, and what is printed of it for programs and for people."""
