@@ -33,7 +33,7 @@ def test_a_page_is_read_by_an_index_and_looks_at_little_more_than_it_shows(team,
     look.read()
     assert look.wrong == []
     assert look.rows <= LIMIT
-    assert look.rows or query == "q=nothing-like-it"
+    assert look.rows or query == "q=nothing-like-it" or query.startswith("count=")
     assert look.looked_at <= most_passed_over(query)
 
 

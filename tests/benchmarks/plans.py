@@ -4,7 +4,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from tests.benchmarks.task_fill import Team
 
@@ -24,47 +23,54 @@ def most_passed_over(name: str) -> int:
     return (LIMIT + 1) * PASSED_OVER + (2 * MATCHES if name.startswith("q=") else 0)
 
 
-def reader(name: str, team: Team) -> tuple[Callable, object]:
-    """What reads a page of a list, given it, and its first page. A list is named by its query string, by the end of its path
-    under a task or under /api, or by the count that is asked for."""
+def reader(name: str, team: Team) -> Callable:
+    """What reads a page of a list, given the key that it begins after, None for the first. A list is named by its query string,
+    by the end of its path under a task or under /api, or by the count that is asked for."""
     from django.http import QueryDict
 
     from audit.api import search
-    from tasks.api import around_queries, counts, label_queries, listing, queries
-    from tasks.api.pagination import Page, encode
+    from tasks.api import around_queries, counts, label_queries, listing
+    from tasks.api.pagination import Page
 
     text, task = team.query(name), team.parent
     if text.startswith("count="):
         how, _, text = text.partition("&")
         asked = listing.read(QueryDict(text), team.user_id)
         count = counts.exact if how == "count=exact" else counts.estimated
-        return (lambda _: count(asked.filters)), None
+        return lambda _: count(asked.filters)
     others = {
-        "/comments": lambda page: around_queries.comments(task, page),
-        "/watchers": lambda page: around_queries.watchers(task, page),
-        "/labels": label_queries.page,
-        "/history": lambda page: search.page(search.Search(tasks=[task]), page),
+        "/comments": lambda key: around_queries.comments(task, Page(LIMIT, key)),
+        "/watchers": lambda key: around_queries.watchers(task, Page(LIMIT, key)),
+        "/labels": lambda key: label_queries.page(Page(LIMIT, key)),
+        "/history": lambda key: search.page(search.Search(tasks=[task]), Page(LIMIT, key)),
     }
     if text in others:
-        return others[text], Page(LIMIT)
+        return others[text]
     if text.startswith("/subtasks"):
         text = f"parent={task}&{text.partition('?')[2]}".removesuffix("&")
-    text = text if "limit" in text else f"{text}&limit={LIMIT}"
-    first = listing.read(QueryDict(text), team.user_id)
+    return _tasks_reader(text if "limit" in text else f"{text}&limit={LIMIT}", team.user_id)
 
-    def read(page):
-        """By its cursor, as a caller does."""
-        cursor = f"&cursor={encode(first.keys, page.key, page.backward)}" if page.key else ""
-        return queries.page(listing.read(QueryDict(text + cursor), team.user_id))
 
-    return read, first.page
+def _tasks_reader(text: str, user_id: int) -> Callable:
+    from django.http import QueryDict
+
+    from tasks.api import listing, pagination, queries
+
+    first = listing.read(QueryDict(text), user_id)
+
+    def read(key):
+        if key is None:
+            return queries.page(first)
+        return queries.page(listing.read(QueryDict(f"{text}&cursor={pagination.encode(first.keys, key, False)}"), user_id))
+
+    return read
 
 
 class Look:
     """What a page of a list takes: the first or the second, whichever looks at more."""
 
     def __init__(self, name: str, team: Team):
-        self._read, self._page = reader(name, team)
+        self._read, self._key = reader(name, team), None
         self._times: list[float] = []
         self.rows = self.looked_at = self.blocks = 0
         self.wrong: list[str] = []
@@ -74,31 +80,21 @@ class Look:
         return statistics.median(self._times)
 
     def read(self, show: bool = False) -> None:
-        """In the present database; its plan the first time."""
+        """In the present database; its plans the first time."""
         if not self._times:
             self._choose(show)
         began = time.perf_counter()
-        self._read(self._page)
+        self._read(self._key)
         self._times.append((time.perf_counter() - began) * 1000)
 
     def _choose(self, show: bool) -> None:
-        found, plan = self._explain(self._page, show)
-        self._keep(self._page, found, plan)
+        found = self._look_at(None, show)
         older = getattr(found, "older", None)  # a count has no pages
         if older is not None:
-            page = replace(self._page, key=older)
-            found, plan = self._explain(page, show)
-            if plan is not None and examine(plan, _MOST_SORTED)[0] > self.looked_at:
-                self._keep(page, found, plan)
+            self._look_at(older, show)
 
-    def _keep(self, page, found, plan: dict | None) -> None:
-        self._page, self.rows = page, len(found.texts) if page is not None else 1
-        if plan is not None:
-            self.looked_at, self.wrong = examine(plan, _MOST_SORTED)
-            self.blocks = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-
-    def _explain(self, page, show: bool):
-        """What is found, and the plan of its statement; none of an estimate, which is a plan itself."""
+    def _look_at(self, key, show: bool):
+        """What is found; kept is the page that looks at more. An estimate is a plan itself and reads nothing."""
         from django.db import connection
 
         statements = []
@@ -108,10 +104,15 @@ class Look:
             return execute(sql, parameters, many, execution)
 
         with connection.execute_wrapper(note):
-            found = self._read(page)
-        # In a transaction PostgreSQL is told who acts, before what begins by WITH and may be a write.
-        sql, parameters = statements[-1]
-        return found, None if sql.startswith("EXPLAIN") else explain(sql, parameters, show)
+            found = self._read(key)
+        plans = [explain(sql, parameters, show) for sql, parameters in statements if not sql.startswith("EXPLAIN")]
+        seen = [examine(plan, _MOST_SORTED) for plan in plans]
+        looked_at = sum(rows for rows, _ in seen)
+        if key is None or looked_at > self.looked_at:
+            self._key, self.looked_at, self.rows = key, looked_at, len(getattr(found, "texts", ()))
+            self.wrong = [wrong for _, its_wrong in seen for wrong in its_wrong]
+            self.blocks = sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
+        return found
 
 
 def explain(sql: str, parameters, show: bool = False) -> dict:
