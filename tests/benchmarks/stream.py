@@ -3,9 +3,9 @@
     python -m tests.benchmarks.stream [--tasks 1000000]
 
 Of two kinds: short tasks, of a few words, and long ones, as people write them (`tests.benchmarks.task_fill`). A tenth of the
-tasks and all of them, and all of them by priority, an order of three parts, of which PostgreSQL sets each aside until it is
-whole. Each by a web role of its own, since the memory of a process that is looked at is its highest since it began (`VmHWM`,
-proc(5)). Server, PostgreSQL and client share the machine; the client counts lines. What was seen is in bench-stream.json too.
+tasks and all of them, and all of them by priority, an order of three parts that are read one after the other. Each by a web role
+of its own, since the memory of a process that is looked at is its highest since it began (`VmHWM`, proc(5)). Server, PostgreSQL
+and client share the machine; the client counts lines. What was seen is in bench-stream.json too.
 """
 
 import argparse
