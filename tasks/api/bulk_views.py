@@ -16,7 +16,6 @@ from tasks.api.bulk_schema import describe_bulk
 from tasks.api.operations import CREATE, DELETE, Operation
 from tasks.api.views import ApiViewSet, json_response
 
-
 _WAIT_SECONDS = 2
 _BUSY = _("Other bulk requests are under way; send this one again.")
 # One at a time in a process: each takes some 30 MB of memory.
