@@ -24,7 +24,7 @@ from taskpulse.changelist import RecordedAdmin
 from taskpulse.templatetags.console import utc
 from tasks import admin_comments, admin_outbox, admin_tokens  # noqa: F401 (they register their pages)
 from tasks.admin_labels import dot
-from tasks.api.search import MATCHES, newest
+from tasks.api.search import newest
 from tasks.forms import TaskForm, is_key
 from tasks.models import Comment, Priority, Status
 
@@ -107,7 +107,7 @@ class TaskAdmin(RecordedAdmin):
     list_filter = ["status", "priority", AssigneeFilter, LabelFilter]
     list_defer = ("description", "summary")
     search_fields = ["title"]  # so that there is a search; what it looks at, `get_search_results` says
-    search_help_text = f"Words of a task, as in the API: the newest {MATCHES:,} that match; or its id"
+    search_help_text = "Words of a task, or its id"
     autocomplete_fields = ["parent"]
     readonly_fields = ["progress"]
     actions = ["mark_completed", "set_priority_high", "set_priority_medium", "set_priority_low"]
