@@ -1,8 +1,9 @@
 """What each feature of the API costs a request: processor time of server and PostgreSQL, and rate, with it and without.
 
 A web role for each variant, on the benchmark's database or on a copy that lacks something; each sends and changes nothing
-else than the usual one. They take turns within a round, each compared with the usual one of the same round; the usual one
-takes part twice, and what that differs by is noise.
+else than the usual one. They take turns within a round, each compared with the usual one of the same round, or with that on a
+whole copy of the database where it has a copy of its own, which is written to as little. The usual one takes part twice, and
+what that differs by is noise.
 """
 
 import itertools
@@ -57,6 +58,7 @@ def words(_) -> list[str]:
 
 
 USUAL = Variant("usual")
+COPY = Variant("(a copy of the database: noise)", dropped=lambda _: [])
 VARIANTS = (
     Variant("(the usual one: noise)"),
     Variant("Idempotency-Key", {"Idempotency-Key": f'"order-{load.MARKER}"'}, operations=_WRITES),
@@ -70,6 +72,7 @@ VARIANTS = (
     Variant("token cache off", settings={"TASKPULSE_WEB_TOKEN_CACHE_MS": "0"}),
     Variant("metrics", application="tests.benchmarks.unmetered", without=True),
     Variant("access log", settings={"TASKPULSE_LOG_LEVEL": "WARNING"}, without=True),
+    COPY,
     Variant("words of search", dropped=words, without=True),
     Variant("indexes of lists", dropped=list_indexes, without=True),
     Variant("check of events", dropped=lambda _: ["DROP TRIGGER taskpulse_true ON tasks_outbox"], without=True),
@@ -146,8 +149,8 @@ def _measure(sides: list[Asked], rounds: int, seconds: float) -> dict[tuple[str,
 
 
 def _cost(found: dict, variant: Variant, operation: str) -> dict[str, float]:
-    costs = []
-    for usual, other in zip(found[USUAL.name, operation], found[variant.name, operation], strict=True):
+    beside, costs = COPY if variant.dropped and variant is not COPY else USUAL, []
+    for usual, other in zip(found[beside.name, operation], found[variant.name, operation], strict=True):
         with_it, without = (usual, other) if variant.without else (other, usual)
         cpu = with_it["cpu_us"] - without["cpu_us"]
         costs.append((cpu, cpu / without["cpu_us"] * 100, (1 - with_it["rate"] / without["rate"]) * 100))
@@ -166,7 +169,7 @@ def _serve(stack: ExitStack, variant: Variant, database_url: str) -> tuple[int, 
 def _copy(database_url: str, variant: Variant):
     """The URL of a copy of the benchmark's database, to which nobody is connected, without what the variant drops."""
     name = settings.DATABASES["default"]["NAME"]
-    copy = f"{name}_{variant.name.split()[0]}"
+    copy = f"{name}_{VARIANTS.index(variant)}"
     connection.close()
     with psycopg.connect(database_url, autocommit=True) as session:
         session.execute(f"CREATE DATABASE {copy} TEMPLATE {name}")
@@ -182,11 +185,11 @@ def _copy(database_url: str, variant: Variant):
 
 
 def print_table(found: dict) -> None:
-    heads = "µs of processor (server and PostgreSQL), % of it, % of the rate"
+    heads = "µs of processor (server and PostgreSQL), % more of it, % of the rate lost"
     print(f"\nWhat a feature costs a request, at {CONNECTIONS} connections: {heads}")
-    print(f"{'':28}" + "".join(f"{operation:>24}" for operation in api.OPERATIONS))
+    print(f"{'':32}" + "".join(f"{operation:>24}" for operation in api.OPERATIONS))
     usual = "".join(f"{found['usual'][name]['cpu_us']:>10.0f} µs {found['usual'][name]['rate']:>8.0f}/s" for name in api.OPERATIONS)
-    print(f"{'the whole request':28}{usual}")
+    print(f"{'the whole request':32}{usual}")
     for feature, by_operation in found["features"].items():
         cells = (
             "{cpu_us:>+10.0f} {cpu_percent:>+6.1f} {rate_percent:>+6.1f}".format(**by_operation[name])
@@ -194,4 +197,4 @@ def print_table(found: dict) -> None:
             else f"{'–':>24}"
             for name in api.OPERATIONS
         )
-        print(f"{feature:28}" + "".join(cells))
+        print(f"{feature:32}" + "".join(cells))
