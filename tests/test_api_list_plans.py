@@ -1,14 +1,17 @@
 """The plan of each list that is to cost the same at any size, at a size that a test can afford (`make plans`: a million)."""
 
+from types import SimpleNamespace
+
 import pytest
 from django.db import connection
 from django.http import QueryDict
 
 from tasks.api import listing, queries, rows, streams
 from tasks.api.ordering import ORDERINGS
+from tests.benchmarks.million import compared
 from tests.benchmarks.plans import LIMIT, Look, most_passed_over
 from tests.benchmarks.task_fill import Team, fill
-from tests.benchmarks.task_lists import FLAT
+from tests.benchmarks.task_lists import FLAT, GROWING
 
 pytestmark = pytest.mark.django_db
 _TASKS = 8_000
@@ -103,3 +106,20 @@ def test_where_a_filter_passes_over_tasks_the_planner_may_sort(team, query, expe
         cursor.execute("SELECT current_setting('enable_sort'), current_setting('statement_timeout')")
         assert cursor.fetchone() == ("off" if expected else "on", "1500ms")
         cursor.execute("SET LOCAL statement_timeout = 0; SET LOCAL enable_sort = on")
+
+
+def _looked_at(rows: int):
+    return SimpleNamespace(looked_at=rows, blocks=rows, milliseconds=1.0, wrong=[])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "kind", "wrong"),
+    [("status=pending", (21, 25), "flat", []), ("status=pending", (1_000, 1_200), "flat", []),
+     ("status=pending", (21, 525), "bounded", []), ("status=pending", (21, 1_051), "bounded", ["looks at more rows"]),
+     ("count=exact", (1_000, 1_000_000), "grows", [])],
+)  # fmt: skip
+def test_a_list_that_looks_at_more_is_flat_bounded_or_known_to_grow(name, rows, kind, wrong):
+    found = compared(name, *map(_looked_at, rows))
+    assert (found["is"], found["wrong"]) == (kind, wrong)
+    assert (kind == "grows") == (name in GROWING)
+    assert not set(FLAT) & set(GROWING)
