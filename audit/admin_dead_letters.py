@@ -5,6 +5,7 @@ from django.db.models import Func, IntegerField
 from django.utils.html import format_html, format_html_join
 from unfold.decorators import display
 
+from audit import dead_letters
 from audit.dead_letter_acts import discard, look
 from audit.models import DeadLetter
 from taskpulse.changelist import RecordedAdmin
@@ -26,6 +27,7 @@ class DeadLetterAdmin(RecordedAdmin):
     list_display = ["received", "reason_label", "detail", "place", "size"]
     list_filter = ["reason"]
     list_defer = ("key", "value", "headers")
+    list_before_template = "taskpulse/dead_letters_header.html"
     fields = ["reason_label", "detail", "place", "received", "key_shown", "value_shown", "headers_shown", "digest_hex"]
     readonly_fields = fields
 
@@ -48,6 +50,9 @@ class DeadLetterAdmin(RecordedAdmin):
     def get_queryset(self, request):
         # Values are up to a megabyte each: they are read when one of them is shown.
         return super().get_queryset(request).defer("key", "value")
+
+    def changelist_view(self, request, extra_context=None):
+        return super().changelist_view(request, {"dead_letters": dead_letters.state()} | (extra_context or {}))
 
     def delete_model(self, request, obj):
         discard([obj.pk])

@@ -13,6 +13,7 @@ from django.db import connection
 
 from audit.models import DeadLetter
 from taskpulse.metrics import DEAD_LETTERS
+from tasks.outbox import COUNTED
 
 logger = logging.getLogger("taskpulse.recorder")
 
@@ -133,3 +134,17 @@ def _headers(message: Message) -> list[tuple[str, bytes | None]]:
 def storable(text: str) -> str:
     """PostgreSQL's text and JSONB hold neither NUL nor lone surrogates: both become U+FFFD."""
     return text.replace("\0", "\ufffd").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def state() -> dict:
+    """What is kept here: `count`, up to one more than COUNTED, and `oldest_at`. Two look-ups by the key, one statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT (SELECT count(*) FROM (SELECT FROM audit_dead_letter LIMIT %s) kept),
+                   (SELECT received_at FROM audit_dead_letter ORDER BY id LIMIT 1)
+            """,
+            [COUNTED + 1],
+        )
+        count, oldest = cursor.fetchone()
+    return {"count": count, "oldest_at": oldest}

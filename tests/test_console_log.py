@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 
-from audit import admin_entries
+from audit import admin_entries, dead_letters
 from audit.models import DeadLetter, Entry
 from tasks import context, outbox
 from tasks.models import OutboxEvent, Task
@@ -170,6 +170,22 @@ def test_dead_letters_are_shown_safely():
     assert f"{25_600 - 4_000:,} more bytes" in binary
     assert "malformed" in empty
     assert "é" * 2_000 + "\n… 6,000 more bytes" in long
+
+
+def test_the_dead_letters_say_how_many_and_how_old(monkeypatch):
+    monkeypatch.setattr(dead_letters, "COUNTED", 3)
+    console = Console("auditor")
+    page = console.get(LETTERS)
+    assert page.context["dead_letters"] == {"count": 0, "oldest_at": None}
+    assert "<b>0</b><span>kept</span>" in page.content.decode()
+    record([message(b"no event"), message(b"none either")])
+    oldest = DeadLetter.objects.order_by("id").first()
+    DeadLetter.objects.filter(pk=oldest.pk).update(received_at=timezone.now() - timedelta(days=3, hours=4, minutes=5))
+    page = console.get(LETTERS).content.decode()
+    assert "<b>2</b><span>kept</span>" in page
+    assert "<b>3 d 4 h</b><span>age of the oldest</span>" in page
+    record([message(f"number {n}".encode()) for n in range(20)])
+    assert dead_letters.state()["count"] == 4  # counted no further
 
 
 def test_discarding_is_itself_recorded():
