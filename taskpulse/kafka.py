@@ -117,7 +117,7 @@ def producer_settings() -> dict:
 
 def consumer_settings(group: str) -> dict:
     """Nothing is committed but by the caller; memory is bounded; a lost member is noticed within 6 seconds, which is the
-    least that a broker takes unless it is told otherwise (group.min.session.timeout.ms).
+    least that a broker takes unless it is told otherwise (group.min.session.timeout.ms); one that left, with the next heartbeat.
 
     The embedded broker takes less, and lets a rebalance last for the session's time less a second (rdkafka_mock_cgrp.c): with
     6 seconds a consumer that comes after a killed one waited for 11.
@@ -129,7 +129,7 @@ def consumer_settings(group: str) -> dict:
         "auto.offset.reset": "earliest",
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": 1_500 if uses_embedded_broker() else 6_000,
-        "heartbeat.interval.ms": 300 if uses_embedded_broker() else 1_500,
+        "heartbeat.interval.ms": 300 if uses_embedded_broker() else 500,
         "max.poll.interval.ms": 600_000,
         "queued.max.messages.kbytes": 16 * 1024,
         "fetch.message.max.bytes": MAX_MESSAGE_BYTES,

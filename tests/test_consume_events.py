@@ -9,10 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from confluent_kafka import Producer
 from django.conf import settings as django_settings
 from django.db import connection
 
 from audit.models import Entry
+from taskpulse import kafka
 from tests.consuming import WAIT, committed_offsets, publish, steps_until, until
 from tests.recording import assert_log_is_whole, task_with_versions, waiting
 
@@ -106,6 +108,29 @@ def test_sigterm_finishes_the_batch_leaves_the_group_and_ends(committed_db, topi
     after = opened()
     steps_until(after, lambda: len(after._member.client.assignment()) == 4, "the partitions")
     assert time.monotonic() - started < 5.5
+
+
+def test_of_two_that_run_the_other_records_within_two_seconds_of_a_sigterm(committed_db, topic, process, opened):
+    """What the one that ends had is recorded by the one that stays, which waits for no session to end."""
+    ends, stays = process(), opened()
+    steps_until(stays, lambda: len(stays._member.client.assignment()) == 2, "half of the partitions")
+    for partition in range(4):
+        task_with_versions(1)
+        publish(waiting()[-1:], partition)
+    steps_until(stays, lambda: not waiting(), "each records what is its")
+    for _ in range(4):
+        task_with_versions(1)
+    rows, producer = waiting(), Producer(kafka.producer_settings())
+    producer.list_topics(topic, WAIT)
+    ends.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    for partition, row in enumerate(rows):
+        producer.produce(topic, bytes(row.payload), str(row.subject_id), partition=partition)
+    assert producer.flush(WAIT) == 0
+    steps_until(stays, lambda: not waiting(), "all of it recorded")
+    assert time.monotonic() - started < 2
+    assert ends.wait(25) == 0
+    assert assert_log_is_whole() == 8
 
 
 def test_sigterm_while_the_database_is_away_ends_in_time_and_a_second_signal_at_once(committed_db, topic, process):
