@@ -24,8 +24,9 @@ logger = logging.getLogger("taskpulse.cosigner")
 POLL, REFUSED_POLL = 0.5, 60.0
 # Seconds for connecting and for each part of the answer (requests' `timeout`): a stop waits no longer than for one.
 TIMEOUT = 5.0
-# Of an answer: a hundred signature lines.
-MOST_BYTES = 16_384
+# Of an answer: a hundred signature lines (signed_note.MOST_SIGNATURES), each as long as one of ML-DSA-44, some 3,300 bytes, by
+# which a witness may cosign beside Ed25519 (tlog-cosignature, "Format"). Lines by keys that are not known are ignored.
+MOST_BYTES = 409_600
 _DATABASE_FAULTS = (OperationalError, InterfaceError, InternalError, psycopg.OperationalError)
 
 
@@ -102,7 +103,7 @@ class Cosigner:
             if answer.status_code >= 500 or answer.status_code == requests.codes.too_many_requests:
                 answer.raise_for_status()
             content = b""
-            for part in answer.iter_content(4_096):
+            for part in answer.iter_content(16_384):
                 content += part
                 if len(content) > MOST_BYTES:
                     raise Refused(f"it answers more than {MOST_BYTES:,} bytes")

@@ -11,6 +11,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
 
 from taskpulse.database import POOLED_COMMANDS
+from taskpulse.declarations import DEFAULT_ORIGIN
 from taskpulse.hosts import is_local, is_public
 
 POSTGRESQL = 18
@@ -138,6 +139,15 @@ def check_audit_log(app_configs, **_) -> list[CheckMessage]:
                 "AUDIT_SIGNING_KEY is given to a role that signs nothing: whoever takes it over could sign a forged log.",
                 hint="Give it to the relay role alone, its predecessor AUDIT_PREVIOUS_SIGNING_KEY too.",
                 id="taskpulse.E012",
+            )
+        )
+    shown = [name for name in ("AUDIT_WITNESSES", "AUDIT_LOG_PUBLIC") if getattr(settings, name)]
+    if shown and settings.AUDIT_LOG_ORIGIN == DEFAULT_ORIGIN:
+        found.append(
+            Warning(
+                f"{' and '.join(shown)}: others are shown a log that bears the name of every installation, {DEFAULT_ORIGIN}.",
+                hint="Set AUDIT_LOG_ORIGIN to a name of your own before the first migration, as tasks.example.com/audit.",
+                id="taskpulse.W010",
             )
         )
     if settings.KAFKA_TOPIC == settings.KAFKA_CHECKPOINT_TOPIC:

@@ -21,6 +21,8 @@ from taskpulse.kinds import (
     words,
 )  # fmt: skip
 
+# Every installation has it that gives its log no other.
+DEFAULT_ORIGIN = "taskpulse/audit"
 _DATABASE = text("postgresql://USER:PASSWORD@HOST:PORT/NAME", r"postgres(ql)?://\S+", "URL")
 _BROKER = r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}"
 _BROKERS = text("HOST:PORT, several separated by commas", rf"{_BROKER}(,\s*{_BROKER})*", "brokers")
@@ -162,7 +164,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
     ),
     "Audit log": (
         Setting(
-            "AUDIT_LOG_ORIGIN", text("a name without spaces or '+'", r"[^\s+\x00-\x1f]{1,255}"), "the log's name", "taskpulse/audit"
+            "AUDIT_LOG_ORIGIN", text("a name without spaces or '+'", r"[^\s+\x00-\x1f]{1,255}"), "the log's name", DEFAULT_ORIGIN
         ),
         Setting(
             "AUDIT_SIGNING_KEY", signing_key(), "signs the log's checkpoints; for the relay role alone", secret=True,

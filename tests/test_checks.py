@@ -84,6 +84,7 @@ def safe(monkeypatch) -> SimpleNamespace:
         KAFKA_BOOTSTRAP_SERVERS="kafka.example.com:9093", KAFKA_REPLICATION_FACTOR=3,
         KAFKA_SECURITY={"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512"},
         DATABASES=database(), PROCESS_COMMAND="", AUDIT_SIGNING_KEY=None, AUDIT_PREVIOUS_SIGNING_KEY=None,
+        AUDIT_LOG_ORIGIN="tasks.example.com/audit", AUDIT_LOG_PUBLIC=True, AUDIT_WITNESSES=["w"],
         KAFKA_TOPIC="events", KAFKA_CHECKPOINT_TOPIC="checkpoints", WEB_ROLE="w", WORKER_ROLE="c", AUDITOR_ROLE="a",
         HSTS_SECONDS=3600, HSTS_SUBDOMAINS=True, HSTS_PRELOAD=False,
     )  # fmt: skip
@@ -152,6 +153,10 @@ LOOPBACK = {"KAFKA_BOOTSTRAP_SERVERS": "localhost:9092,[::1]:9092,127.0.0.2:9092
         ({"AUDIT_PREVIOUS_SIGNING_KEY": "hunter2", "PROCESS_COMMAND": "consume_events"}, {"taskpulse.E012"}),
         ({"AUDIT_SIGNING_KEY": "hunter2", "PROCESS_COMMAND": "relay_outbox"}, set()),
         ({"KAFKA_CHECKPOINT_TOPIC": "events"}, {"taskpulse.E013"}),
+        ({"AUDIT_LOG_ORIGIN": "taskpulse/audit"}, {"taskpulse.W010"}),
+        ({"AUDIT_LOG_ORIGIN": "taskpulse/audit", "AUDIT_WITNESSES": []}, {"taskpulse.W010"}),
+        ({"AUDIT_LOG_ORIGIN": "taskpulse/audit", "AUDIT_LOG_PUBLIC": False}, {"taskpulse.W010"}),
+        ({"AUDIT_LOG_ORIGIN": "taskpulse/audit", "AUDIT_LOG_PUBLIC": False, "AUDIT_WITNESSES": []}, set()),
         ({"WORKER_ROLE": "w"}, {"taskpulse.E014"}),
         ({"AUDITOR_ROLE": "c"}, {"taskpulse.E014"}),
         ({"HSTS_PRELOAD": True}, {"taskpulse.W009"}),

@@ -65,6 +65,19 @@ def refused(witness) -> float | None:
     return metrics.WITNESS_REFUSED.value(witness.name)
 
 
+def test_signatures_of_other_kinds_beside_its_own_are_ignored(worker, witness):
+    """As of a witness that cosigns by ML-DSA-44 too (tlog-cosignature): of 2,432 bytes each, by keys that are not known."""
+    sign(worker, 1)
+    own = witness.cosign(checkpoint_store.latest(1).note)
+    others = [f"— {witness.name} {base64.b64encode(bytes([number]) * 2_432).decode()}\n".encode() for number in range(90)]
+    witness.answer = 200, {}, b"".join([*others[:45], own, *others[45:]])
+    assert len(witness.answer[2]) > 290_000
+    cosigner_of(witness, worker).step()
+    assert (cosigned(), refused(witness)) == ([1], 0)
+    assert checkpoint_store.latest(1).cosigned.endswith(own)
+    assert b"\n".join(others[:1]).strip() not in checkpoint_store.latest(1).cosigned
+
+
 def test_each_checkpoint_is_cosigned_and_served_with_the_cosignature(worker, witness):
     of = cosigner_of(witness, worker)
     of.step()
@@ -221,7 +234,8 @@ def test_what_is_no_cosignature_is_not_kept(worker, witness, caplog):
     longer = witness.cosign(note + b"more\n\n")  # of a text that ends in "more"
     for answer in (
         (200, {}, b""), (200, {}, b"OK\n"), (200, {}, stranger), (200, {}, true[:-9] + b"AAAAAAA=\n"),
-        (200, {}, b"more\n\n" + longer), (200, {}, true * 500), (204, {}, true), (302, {"Location": witness.url}, b""),
+        (200, {}, b"more\n\n" + longer), (200, {}, true * 101), (200, {}, true * 4_000),
+        (204, {}, true), (302, {"Location": witness.url}, b""),
         (409, {}, b"soon\n"), (409, {}, b"0\n"), (409, {}, b"-1\n"), (400, {}, b""),
     ):  # fmt: skip
         witness.answer = answer

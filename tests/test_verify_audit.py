@@ -239,6 +239,9 @@ def test_from_and_sample_put_all_leaves_into_the_tree(log, monkeypatch):
     report = log.verify(from_seq=5)
     assert (report.tampered, report.entries, report.recomputed, report.pinned) == (False, 9, 5, 9)
     assert any("4 entries were not recomputed" in text for text in report.not_proved)
+    said = "of the 5 entries that were recomputed, each follows upon the one before; none before entry 5 was looked at"
+    assert report.checks["versions"].detail == said
+    assert log.verify(from_seq=1).checks["versions"].detail == "each follows upon the one before"
     execute("UPDATE task_audit_log SET leaf_hash = sha256('') WHERE seq = 2")
     assert (log.verify(from_seq=5).first_bad.seq, log.verify(from_seq=5).first_bad.until) == (1, 5)
 
@@ -249,6 +252,9 @@ def test_a_sample_is_drawn_anew_and_finds_what_it_meets(log, monkeypatch):
     disable_triggers()
     execute("UPDATE task_audit_log SET event_data = jsonb_set(event_data, '{data,nonce}', '0') WHERE seq = 2")
     found = [log.verify(share=0.5) for _ in range(40)]
+    part = next(report for report in found if report.recomputed < report.entries)
+    said = f"of the {part.recomputed} entries that were recomputed, each follows upon the one before"
+    assert part.checks["versions"].detail == said
     assert 0 < sum(report.tampered for report in found) < 40
     assert {finding.seq for report in found for finding in report.findings} == {2}
 

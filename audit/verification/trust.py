@@ -16,6 +16,14 @@ CHECKS = {
 }
 
 
+def _followed(report: Report, options) -> str:
+    """Which versions were looked at: those of what was recomputed."""
+    if report.recomputed == report.entries:
+        return "each follows upon the one before"
+    said = f"of the {report.recomputed:,} entries that were recomputed, each follows upon the one before"
+    return said if options.from_seq == 1 else f"{said}; none before entry {options.from_seq} was looked at"
+
+
 def _open(report: Report) -> Iterator[tuple[int, int]]:
     """What no checkpoint held outside covers, as spans that do not touch."""
     found: list[tuple[int, int]] = []
@@ -30,7 +38,7 @@ def describe(report: Report, heads: list, keys: list[VerifierKey], options) -> N
     """The checks in words, and what they leave open."""
     last, checks = heads[-1].last, report.checks
     checks["entries"].detail = f"{report.recomputed:,} of {report.entries:,} recomputed from event_data"
-    checks["versions"].detail = "each follows upon the one before"
+    checks["versions"].detail = _followed(report, options)
     checks["tree"].detail = f"{report.entries:,} leaves"
     checks["head"].detail = f"{len(heads)} log{'s' if len(heads) > 1 else ''}, up to entry {last}"
     signed = [head for head in heads if head.signed]
