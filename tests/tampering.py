@@ -12,7 +12,9 @@ from audit import merkle, redaction
 from audit.checkpoint import Checkpoint
 from audit.models import LogHead
 from audit.signed_note import Note, SigningKey
-from tests.rewriting import cover_up, move, recompute, rewrite_tiles
+from tasks.events import canonical
+from tests.recording import add_outbox_row, forged
+from tests.rewriting import cover_up, disable_triggers, move, recompute, rewrite_tiles
 from tests.signed_log import execute, record_all, some_changes, store
 
 
@@ -160,6 +162,20 @@ def fake_erasure(rng, log) -> set[int]:
     return {seq}
 
 
+def erase_by_an_event_that_waits(rng, log) -> set[int]:
+    """Its event names the entry, and is kept out of the log: held, or waiting for ever."""
+    seq = rng.randint(1, log.pinned)
+    ((event_id,),) = execute("SELECT uuidv7()")
+    event = json.loads(forged(id=str(event_id), type=redaction.EVENT_TYPE, data={"audit": {"entries": [[seq, seq]]}}))
+    add_outbox_row(canonical(event), event_id=event_id, subject_type="audit", subject_id="log", version=None)
+    disable_triggers("tasks_outbox")
+    kept = rng.choice(["held_at = now(), held_reason = 'x'", "created_at = now() - interval '1 day'", "created_at = 'infinity'"])
+    execute(f"UPDATE tasks_outbox SET {kept} WHERE event_id = %s", event_id)
+    cleared = ", ".join(f"{name} = NULL" for name in redaction.CLEARED)
+    execute(f"UPDATE task_audit_log SET event_data = %s, {cleared} WHERE seq = %s", Jsonb(redaction.marker(event_id)), seq)
+    return {seq}
+
+
 def replace_checkpoint(rng, log) -> None:
     one, two = rng.sample(log.held, 2)
     way = rng.randrange(5)
@@ -234,8 +250,8 @@ def edit_head(rng, log) -> set[int] | None:
 
 WAYS = [
     edit_payload_byte, edit_column, before_christ, edit_and_cover_up, swap, remove, insert, insert_beyond, cut, roll_back_and_go_on,
-    fake_erasure, replace_checkpoint, sign_with_another_key,
-    sign_with_the_retired_key, edit_tile, edit_head,
+    fake_erasure, erase_by_an_event_that_waits, replace_checkpoint, sign_with_another_key, sign_with_the_retired_key, edit_tile,
+    edit_head,
 ]  # fmt: skip
 
 

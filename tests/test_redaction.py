@@ -5,6 +5,7 @@ import io
 import json
 import threading
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -17,12 +18,14 @@ from hypothesis import strategies as st
 from audit import erasure, redaction
 from audit.export import Selection, bundle
 from audit.models import Bundle, DeadLetter, Entry
+from audit.verification import accounts
 from tasks.context import Actor, Context, use
 from tasks.models import Comment, OutboxEvent, Task, Watcher
 from tests.api_client import Api, api
 from tests.console_pages import LETTERS, LOG, TASKS, Console
 from tests.offline import wrong_with
 from tests.recording import add_outbox_row, assert_log_is_whole, message, messages, record, waiting
+from tests.rewriting import disable_triggers
 from tests.signed_log import Log
 
 ASKED = ("--reason=Art. 17 GDPR", "--asked-by=case 118")
@@ -422,6 +425,32 @@ def test_a_marker_without_its_event_is_tampering(erased):
     assert not log.verify().tampered  # its event waits
     OutboxEvent.objects.filter(pk=erased.pk).delete()  # as the owner could
     assert [(finding.check, finding.seq) for finding in log.verify().findings] == [("entries", 1)]
+
+
+def test_an_event_that_waits_accounts_for_an_erasure_for_a_while_and_says_so(erased):
+    """The owner could put it into the outbox and keep it there: so it must come into the log, or count no more."""
+    log = Log()
+    (said,) = [text for text in log.verify().not_proved if "audit.redacted" in text]
+    assert "1 erased entries" in said
+    assert f"{accounts.WAITS} seconds" in said
+    row = OutboxEvent.objects.filter(pk=erased.pk)
+    disable_triggers("tasks_outbox")
+    for change in (
+        {"created_at": timezone.now() - timedelta(seconds=accounts.WAITS + 1)},
+        {"created_at": timezone.now() + timedelta(days=1)},
+        {"held_at": timezone.now(), "held_reason": "x"},
+    ):
+        with transaction.atomic():
+            row.update(**change)
+            (found,) = log.verify().findings
+            assert (found.check, found.seq, "waits in the outbox" in found.detail) == ("entries", 1, True), str(found)
+            transaction.set_rollback(True)
+    row.update(created_at=timezone.now() - timedelta(seconds=accounts.WAITS - 60))
+    assert not log.verify().tampered
+    record_all()
+    report = log.verify()
+    assert not report.tampered
+    assert not [text for text in report.not_proved if "audit.redacted" in text]
 
 
 # What the command says.

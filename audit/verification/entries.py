@@ -4,16 +4,13 @@ Everything is read as text and whole numbers, so that no value which Python's ty
 """
 # ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
 
+from collections import Counter
 from collections.abc import Iterator
-from hashlib import sha256
-from uuid import UUID
-
-import orjson
 
 from audit import leaf, redaction
 from audit.merkle import leaf_hash
+from audit.verification import accounts
 from audit.verification.report import Finding
-from tasks.events import canonical
 
 ROWS = 2_000
 
@@ -52,13 +49,14 @@ def record(origin: str, row: tuple) -> bytes:
     return leaf.encode([leaf.NAME, origin, *row[:_COMMITTED]])
 
 
-def check(connection, origin: str, rows: list[tuple]) -> Iterator[Finding]:
-    """What is wrong with each row by itself; each is named once."""
+def check(connection, origin: str, rows: list[tuple], waiting: Counter[str]) -> Iterator[Finding]:
+    """What is wrong with each row by itself; each is named once. For each erased one whose event is still on its way to the
+    log, `waiting` counts one under that event's id."""
     erased = []
     for row in rows:
         wrong = _leaf_fault(origin, row)
         if wrong is None:
-            document, digest = _parsed(row[EVENT_DATA])
+            document, digest = accounts.parsed(row[EVENT_DATA])
             if digest == row[_DIGEST]:
                 wrong = _column_fault(row, document)
             elif redaction.accounted_by(document) is not None:
@@ -68,16 +66,7 @@ def check(connection, origin: str, rows: list[tuple]) -> Iterator[Finding]:
         if wrong is not None:
             yield Finding("entries", wrong, row[SEQ])
     if erased:
-        yield from _check_erased(connection, erased)
-
-
-def _parsed(text: str) -> tuple[object, str | None]:
-    """A document and its digest in hexadecimal; None for both where it has no canonical form."""
-    try:
-        document = orjson.loads(text)
-        return document, sha256(canonical(document)).hexdigest()
-    except (ValueError, TypeError):
-        return None, None
+        yield from _check_erased(connection, erased, waiting)
 
 
 def _leaf_fault(origin: str, row: tuple) -> str | None:
@@ -120,35 +109,15 @@ def _column_fault(row: tuple, event: object) -> str | None:
     return f"the columns {', '.join(names)} are not what event_data says"
 
 
-# The event of an erasure may still wait in the outbox.
-_ACCOUNTS = """
-SELECT event_id::text, seq, event_data::text, encode(digest, 'hex') FROM task_audit_log
-WHERE event_id = ANY (%(ids)s::text[]::uuid[])
-UNION ALL
-SELECT event_id::text, 9223372036854775807, convert_from(payload, 'UTF8'), encode(sha256(payload), 'hex') FROM tasks_outbox
-WHERE event_id = ANY (%(ids)s::text[]::uuid[])
-"""
-
-
-def _check_erased(connection, erased: list[tuple[tuple, str]]) -> Iterator[Finding]:
-    ids = list({event_id for _, event_id in erased if _is_uuid(event_id)})
-    with connection.cursor(binary=True) as cursor:
-        found = cursor.execute(_ACCOUNTS, {"ids": ids}).fetchall()
-    events = {}
-    for event_id, seq, text, digest in found:
-        event, its_own = _parsed(text)
-        if its_own == digest:
-            events[event_id] = (seq, event)
+def _check_erased(connection, erased: list[tuple[tuple, str]], waiting: Counter[str]) -> Iterator[Finding]:
+    events = accounts.find(connection, {event_id for _, event_id in erased})
     for row, event_id in erased:
-        seq, event = events.get(event_id, (0, None))
-        if seq <= row[SEQ] or not redaction.names(event, row[SEQ]):
+        account = events.get(event_id)
+        if account is None or not account.after(row[SEQ]) or not redaction.names(account.event, row[SEQ]):
             yield Finding("entries", f"it is marked as erased, and no event {event_id} of type audit.redacted names it", row[SEQ])
+        elif not account.counts:
+            yield Finding("entries", f"it is marked as erased, and its event {event_id} {accounts.TOO_LONG}", row[SEQ])
         elif any(row[column] is not None for column in (_ACTOR_NAME, _ACTOR_TYPE, _REQUEST_ID)):
             yield Finding("entries", f"it is erased, and one of {', '.join(redaction.CLEARED)} is not empty", row[SEQ])
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
+        elif account.waits:
+            waiting[event_id] += 1

@@ -5,7 +5,7 @@ A process holds one batch of rows at a time, whatever the size of the log.
 
 import multiprocessing
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -62,6 +62,8 @@ class Seen:
     stored: list[tuple[int, bytes]] = field(default_factory=list)
     unknown: list[tuple[int, bytes]] = field(default_factory=list)
     edges: dict[int, bytes] = field(default_factory=dict)
+    # Erased entries whose event is not in the log yet, by that event's id.
+    erased_by_waiting: Counter[str] = field(default_factory=Counter)
     # The first entry whose leaf is another in the tiles.
     other_tile: int | None = None
 
@@ -121,7 +123,7 @@ def _leaves(connection, work: Work, versions: subjects.Versions, seen: Seen, fir
         if recompute:
             rows = entries.read(connection, start, end)
             seen.recomputed += len(rows)
-            seen.findings += entries.check(connection, work.origin, rows)
+            seen.findings += entries.check(connection, work.origin, rows, seen.erased_by_waiting)
             seen.findings += versions.check(connection, rows)
             seen.findings += subjects.check_gone(connection, work.tables, rows)
             leaves = [(row[entries.SEQ], row[entries.LEAF]) for row in rows]

@@ -6,6 +6,7 @@ checkpoint of its own was ever signed.
 
 import base64
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ def read(heads: Sequence[Head], archived: int, report: Report) -> dict[int, Open
     for before, head in itertools.pairwise(heads):
         with read_only() as session:
             rows = entries.read(session, head.log, head.log)
-            sound = bool(rows) and not list(entries.check(session, head.origin, rows))
+            sound = bool(rows) and not list(entries.check(session, head.origin, rows, Counter()))
         if sound:
             told = _told(orjson.loads(rows[0][entries.EVENT_DATA]), head.origin)
             faults = list(_faults(told, before, head))

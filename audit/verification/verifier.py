@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from audit import checkpoint_store
 from audit.checkpoint import Checkpoint
 from audit.key_ring import KeyRing
 from audit.signed_note import VerifierKey
-from audit.verification import archived, drift, outside, spans, subjects, succession, trust
+from audit.verification import accounts, archived, drift, outside, spans, subjects, succession, trust
 from audit.verification.heads import Head
 from audit.verification.heads import read as heads_of
 from audit.verification.joining import Tree
@@ -39,6 +40,7 @@ class Verifier:
         self.options = options or Options()
         self.report = Report()
         self._keys, self._held = list(keys), held
+        self._erased_by_waiting: Counter[str] = Counter()
         for name, rests_on in trust.CHECKS.items():
             self.report.check(name, rests_on)
 
@@ -74,6 +76,7 @@ class Verifier:
             self._check_rows()
         self._check_keys(trees)
         trust.describe(report, heads, self._ring.keys, self.options)
+        accounts.describe(report, self._erased_by_waiting)
         archived.describe(report, self._archives)
         report.seconds = time.monotonic() - began
         return report
@@ -101,6 +104,7 @@ class Verifier:
             report.add(*seen.findings)
             report.entries += seen.span.end - seen.span.start
             report.recomputed += seen.recomputed
+            self._erased_by_waiting += seen.erased_by_waiting
             tree.join(seen, wanted)
             self.options.progress("entries", report.entries, of)
 
