@@ -2,7 +2,8 @@
 
 The file is a bundle (audit/export.py), gzipped: each entry with its event, its leaf record and the proof that it is in a
 checkpoint, so that it proves itself without a database. What stays here is what the rest needs: tiles and leaf records, the
-last version of each subject, and how old an event is that is not known because it was archived.
+last version of each subject, and how old an event is that is not known because it was archived. That it was done is an act on
+record, the event `audit.archived` (audit/archive_event.py).
 """
 
 import gzip
@@ -18,13 +19,16 @@ from pathlib import Path
 
 from django.db import OperationalError, connection, transaction
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
+from audit import archive_event, last_states
 from audit.checkpoint import key_for
 from audit.export import Selection, bundle
 from audit.models import Archive, LogHead
 from audit.signed_note import VerifierKey
 from audit.tiles import WIDTH
 from taskpulse.worker import Backoff
+from tasks.events import rfc3339
 
 # lock_not_available (PostgreSQL documentation, appendix A).
 _LOCKED = "55P03"
@@ -164,23 +168,29 @@ def _offline():
     return module
 
 
-_SUBJECTS = """
-INSERT INTO audit_archived_subject AS known (subject_type, subject_id, version, seq)
-SELECT DISTINCT ON (subject_type, subject_id) subject_type, subject_id, version, seq
-FROM task_audit_log WHERE seq BETWEEN %s AND %s AND version IS NOT NULL ORDER BY subject_type, subject_id, seq DESC
-ON CONFLICT (subject_type, subject_id) DO UPDATE SET version = excluded.version, seq = excluded.seq
-"""
 _UNTIL = "SELECT max(occurred_at) FROM task_audit_log WHERE seq BETWEEN %s AND %s"
+_APPEND = """
+SELECT taskpulse_append('audit', (SELECT origin FROM audit_log ORDER BY first_seq DESC LIMIT 1), 'archived', NULL, NULL,
+  clock_timestamp(), %s)
+"""
+_APPENDED = "SELECT event_id FROM tasks_outbox WHERE id = currval(pg_get_serial_sequence('public.tasks_outbox', 'id'))"
 
 
 def note(span: Span, file: str, sha256: bytes) -> None:
-    """What the rest of the log needs to know of the archived entries."""
-    between = [span.first_seq, span.last_seq]
+    """What the rest of the log needs to know of the archived entries, and the event that accounts for it."""
+    last_states.note(span.first_seq, span.last_seq)
     with connection.cursor() as cursor:
-        cursor.execute(_SUBJECTS, between)
-        cursor.execute(_UNTIL, between)
+        cursor.execute(_UNTIL, [span.first_seq, span.last_seq])
         (until,) = cursor.fetchone()
-    Archive.objects.create(first_seq=span.first_seq, last_seq=span.last_seq, file=file, sha256=sha256, events_until=until)
+        cursor.execute(archive_event.ARCHIVES)
+        archives = [*cursor.fetchall(), (span.first_seq, span.last_seq, file, sha256.hex(), rfc3339(until))]
+        said = archive_event.document(archives, archive_event.subjects_digest(connection.connection))
+        cursor.execute(_APPEND, [Jsonb({"audit": said, "changes": {}})])
+        cursor.execute(_APPENDED)
+        (event_id,) = cursor.fetchone()
+    Archive.objects.create(
+        first_seq=span.first_seq, last_seq=span.last_seq, file=file, sha256=sha256, events_until=until, event_id=event_id
+    )
 
 
 def detach(span: Span) -> None:

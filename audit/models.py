@@ -164,7 +164,7 @@ class Archive(models.Model):
     """Entries that were moved to a file (audit/archive.py). Append-only; their leaves and records stay in tiles and bundles.
 
     `events_until` is the time of the latest of their changes: what is older and unknown is a late repeat. `sha256` is the
-    file's.
+    file's, `event_id` that of the event `audit.archived` (audit/archive_event.py), without which a row excuses nothing.
     """
 
     first_seq = models.BigIntegerField(primary_key=True)
@@ -172,6 +172,7 @@ class Archive(models.Model):
     file = models.TextField()
     sha256 = models.BinaryField()
     events_until = models.DateTimeField()
+    event_id = models.UUIDField(null=True)
     archived_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -183,13 +184,22 @@ class Archive(models.Model):
 
 
 class ArchivedSubject(models.Model):
-    """The last archived version of a subject and its entry: what the next version, or the live row, follows upon."""
+    """The last archived version of a subject and its entry: what the next version, or the live row, follows upon.
+
+    `deleted`: whether that is its deletion. `document` is the digest of what the entry says of `fields` (audit/last_states.py);
+    null where it is a deletion, or was erased before.
+    """
 
     pk = models.CompositePrimaryKey("subject_type", "subject_id")
     subject_type = models.TextField()
     subject_id = models.TextField()
+    task_id = models.UUIDField(null=True)
     version = models.BigIntegerField()
     seq = models.BigIntegerField()
+    # Null: archived before this was kept.
+    deleted = models.BooleanField(null=True)
+    document = models.BinaryField(null=True)
+    fields = models.TextField(null=True)
 
     class Meta:
         db_table = "audit_archived_subject"

@@ -20,6 +20,14 @@ _REDACTED = {
     },
     "task": event_schema.UUID | {"description": "The task whose data was erased, if it was a task's."},
 }
+_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_ARCHIVED = {
+    "archives": _SHA256 | {"description": "Of an archive: over it and all before it."},
+    "events_until": event_schema.TIME | {"description": "The time of the latest of the archived changes."},
+    "file": _TEXT,
+    "sha256": _SHA256 | {"description": "The file's."},
+    "subjects": _SHA256 | {"description": "Over what is kept of each archived subject."},
+}
 _STATE = {"size": _NUMBER, "root": _TEXT}
 _PREDECESSOR = {
     "origin": _TEXT,
@@ -32,7 +40,7 @@ _OPENED = {
 }
 # Kind of subject: actions, fields, and which of them are always there.
 _ACTS = {
-    "audit": (["redacted"], _REDACTED, ["entries"]),
+    "audit": (["redacted", "archived"], _REDACTED | _ARCHIVED, ["entries"]),
     "audit.dead_letter": (["discarded", "viewed"], _DEAD_LETTER, list(_DEAD_LETTER)),
     "audit.log": (["opened"], _OPENED, list(_OPENED)),
     "audit.held": (["released", "viewed"], _HELD, list(_HELD)),

@@ -8,7 +8,7 @@ import json
 from django.db import connection
 from psycopg.types.json import Jsonb
 
-from audit import merkle, redaction
+from audit import archive_event, merkle, redaction
 from audit.checkpoint import Checkpoint
 from audit.models import LogHead
 from audit.signed_note import Note, SigningKey
@@ -176,6 +176,31 @@ def erase_by_an_event_that_waits(rng, log) -> set[int]:
     return {seq}
 
 
+def hide_in_an_archive(rng, log) -> set[int]:
+    """An entry deleted, and an archive made up, whose tiles stand for it; with an event, of whatever kind, or without."""
+    seq = rng.randint(1, log.pinned)
+    last = rng.choice([log.pinned, rng.randint(seq, log.pinned), 10_000_000])
+    row = [(1, last, "x", "00" * 32, "2026-01-01T00:00:00.000000Z")]
+    ((event_id,),) = execute(
+        rng.choice(["SELECT uuidv7()", "SELECT NULL::uuid", "SELECT event_id FROM task_audit_log WHERE seq = 1"])
+    )
+    execute(
+        "INSERT INTO audit_archived_subject (subject_type, subject_id, task_id, version, seq) SELECT subject_type, subject_id, "
+        "task_id, version, seq FROM task_audit_log WHERE seq = %s", seq,
+    )  # fmt: skip
+    if rng.random() < 0.5:
+        ((event_id,),) = execute("SELECT uuidv7()")
+        told = {"audit": archive_event.document(row, archive_event.subjects_digest(connection.connection))}
+        event = canonical(json.loads(forged(id=str(event_id), type=archive_event.EVENT_TYPE, data=told)))
+        add_outbox_row(event, event_id=event_id, subject_type="audit", subject_id="log", version=None)
+    execute("DELETE FROM task_audit_log WHERE seq = %s", seq)
+    execute(
+        "INSERT INTO audit_archive (first_seq, last_seq, file, sha256, events_until, event_id) VALUES (%s, %s, %s, %s, %s, %s)",
+        *row[0][:3], bytes(32), row[0][4], event_id,
+    )  # fmt: skip
+    return {seq}
+
+
 def replace_checkpoint(rng, log) -> None:
     one, two = rng.sample(log.held, 2)
     way = rng.randrange(5)
@@ -250,8 +275,8 @@ def edit_head(rng, log) -> set[int] | None:
 
 WAYS = [
     edit_payload_byte, edit_column, before_christ, edit_and_cover_up, swap, remove, insert, insert_beyond, cut, roll_back_and_go_on,
-    fake_erasure, erase_by_an_event_that_waits, replace_checkpoint, sign_with_another_key, sign_with_the_retired_key, edit_tile,
-    edit_head,
+    fake_erasure, erase_by_an_event_that_waits, hide_in_an_archive, replace_checkpoint, sign_with_another_key,
+    sign_with_the_retired_key, edit_tile, edit_head,
 ]  # fmt: skip
 
 

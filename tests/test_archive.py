@@ -11,9 +11,11 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import ProgrammingError, connection, transaction
 
-from audit import archive
+from audit import archive, archive_event, last_states
 from audit.export import Selection, bundle
-from audit.models import Archive, DeadLetter, Entry, LogHead
+from audit.models import Archive, ArchivedSubject, DeadLetter, Entry, LogHead
+from audit.verification import archived as verification_archived
+from audit.verification import outside
 from tasks.models import Comment, Task
 from tests import offline
 from tests.recording import messages, record, recorded, task_with_versions, waiting
@@ -92,7 +94,7 @@ def test_verification_of_the_rest_is_sound_and_names_what_it_did_not_look_at(arc
     report = archived.verify()
     assert not report.tampered, [str(finding) for finding in report.findings]
     assert (report.entries, report.recomputed, report.pinned) == (600, 300, END + 300)
-    (said,) = [text for text in report.not_proved if "archived" in text]
+    (said,) = [text for text in report.not_proved if "they are archived" in text]
     assert f"entries {END - 299} to {END}" in said
     assert bytes(Archive.objects.get().sha256).hex() in said
     task_with_versions(3)
@@ -122,17 +124,197 @@ def test_tampering_with_the_rest_is_found_as_before(archived):
         transaction.set_rollback(True)
 
 
+def add_archive(first: int, last: int, **columns) -> None:
+    """A row as the owner can write one."""
+    values = {"file": "x", "sha256": bytes(32), "events_until": "2026-01-01T00:00:00Z"} | columns
+    Archive.objects.create(first_seq=first, last_seq=last, **values)
+
+
 def test_an_archive_hides_nothing_that_was_not_archived(archived):
     """Rows of audit_archive excuse the oldest entries of a log, one file after the other, and no others."""
-    for first, last in ((END + 2, END + 9), (END + 1, END + 301)):
+    for first, last, said in (
+        (END + 2, END + 9, "is not what follows upon entry"),
+        (END + 1, END + 301, "is not what follows upon entry"),
+        (END + 1, END + 9, "does not end where a partition ends"),
+    ):
         with transaction.atomic():
-            Archive.objects.create(first_seq=first, last_seq=last, file="x", sha256=b"x", events_until="2026-01-01T00:00:00Z")
+            add_archive(first, last)
             found = archived.verify().first_bad
-            assert (found.check, found.seq, found.until) == ("head", first, last)
+            assert (found.check, found.seq, found.until, said in found.detail) == ("head", first, last, True)
             transaction.set_rollback(True)
     for statement in ("UPDATE audit_archive SET file = 'y'", "DELETE FROM audit_archive", "TRUNCATE audit_archive"):
         with pytest.raises(ProgrammingError, match="append-only"), transaction.atomic():
             execute(statement)
+
+
+def test_archiving_is_an_act_on_record(archived):
+    """Who did it stands in the log, and what the row says."""
+    assert [text for text in archived.verify().not_proved if "audit.archived still waits" in text]
+    record_all()
+    entry, noted = Entry.objects.get(event_type="audit.archived"), Archive.objects.get()
+    said = entry.event_data["data"]["audit"]
+    assert (noted.event_id, entry.actor_type) == (entry.event_id, "system")
+    assert (said["entries"], said["file"], said["sha256"]) == ([[END - 299, END]], noted.file, bytes(noted.sha256).hex())
+    archived.sign()
+    report = archived.verify()
+    assert not report.tampered, [str(finding) for finding in report.findings]
+    assert not [text for text in report.not_proved if "waits" in text]
+
+
+def test_an_archive_without_its_event_hides_nothing(log):
+    """Entries deleted, an archive made up for them, and what is kept of their subjects."""
+    entry = Entry.objects.get(seq=END - 9)
+    note = {"version": entry.version, "seq": entry.seq, "subject_type": "task", "subject_id": entry.subject_id}
+    disable_triggers()
+    execute("DELETE FROM task_audit_log WHERE seq = %s", entry.seq)
+    ArchivedSubject.objects.create(**note)
+    some_event = Entry.objects.get(seq=END + 1).event_id
+    for event_id in (None, some_event, "01a1fd43-ffb0-720c-9e3d-f63706fd558c"):
+        with transaction.atomic():
+            add_archive(END - 299, END, event_id=event_id)
+            findings = archived_findings(log)
+            assert ("head", END - 299, END) in findings
+            assert ("entries", END - 9, END - 9) in findings
+            transaction.set_rollback(True)
+
+
+def archived_findings(log) -> list[tuple]:
+    return [(finding.check, finding.seq, finding.until) for finding in log.verify().findings]
+
+
+def test_an_archive_is_what_its_event_says(archived):
+    record_all()
+    disable_triggers("audit_archive")
+    for change in (
+        "file = 'y'", "sha256 = sha256('')", "events_until = now()", "event_id = uuidv7()",
+        f"last_seq = {END - 1}", f"first_seq = {END - 298}",
+    ):  # fmt: skip
+        with transaction.atomic():
+            execute(f"UPDATE audit_archive SET {change}")
+            assert archived.verify().first_bad.seq in (END - 299, END - 298), change
+            transaction.set_rollback(True)
+    for change in ("version = 9", "document = NULL", "deleted = true", "task_id = NULL"):
+        with transaction.atomic():
+            execute(f"UPDATE audit_archived_subject SET {change} WHERE subject_id = %s", str(archived.task.pk))
+            assert "audit_archived_subject" in " ".join(finding.detail for finding in archived.verify().findings)
+            transaction.set_rollback(True)
+    assert not archived.verify().tampered
+
+
+def test_the_event_of_an_archive_must_come_into_the_log(archived):
+    disable_triggers("tasks_outbox")
+    for kept in ("held_at = now(), held_reason = 'x'", "created_at = now() - interval '1 hour'"):
+        with transaction.atomic():
+            execute(f"UPDATE tasks_outbox SET {kept} WHERE subject_type = 'audit'")
+            assert ("head", END - 299, END) in archived_findings(archived)
+            transaction.set_rollback(True)
+    with transaction.atomic():
+        execute("DELETE FROM tasks_outbox WHERE subject_type = 'audit'")
+        assert ("entries", END - 299, END) in archived_findings(archived)
+        transaction.set_rollback(True)
+
+
+def test_the_event_of_an_archive_is_never_erased(archived):
+    record_all()
+    call_command("redact_audit", "--actor=system:taskpulse", "--reason=x", "--asked-by=y", "--wait=0", stdout=io.StringIO())
+    assert "specversion" in Entry.objects.get(event_type="audit.archived").event_data
+
+
+def test_the_newest_event_accounts_for_older_archives():
+    """Theirs may be archived by then, as any entry."""
+    until = "2026-01-01T00:00:00.000000Z"
+    older, newer = (1, END, "a", "00" * 32, until, None), (END + 1, 2 * END, "b", "11" * 32, until, None)
+    event = {"type": "audit.archived", "data": {"audit": archive_event.document([older, newer], "22" * 32)}}
+    assert archive_event.accounts_for(event, [older, newer])
+    assert not archive_event.accounts_for(event, [(1, END, "other", *older[3:]), newer])
+    assert not archive_event.accounts_for(event, [newer])
+    assert not archive_event.accounts_for(event, [older])
+    assert not archive_event.accounts_for(event | {"type": "audit.redacted"}, [older, newer])
+
+
+def test_a_part_of_an_archived_span_is_not_here(archived):
+    """All of it may be attached again, or none."""
+    disable_triggers(PARTITION)
+    execute(f"DELETE FROM {PARTITION} WHERE seq = %s", END - 7)
+    execute(f"ALTER TABLE task_audit_log ATTACH PARTITION {PARTITION} FOR VALUES FROM (1) TO ({END + 1})")
+    report = archived.verify()
+    assert [(found.check, found.seq, found.until) for found in report.findings] == [("head", END - 299, END)]
+    assert "299 of its 300 entries are here" in report.findings[0].detail
+
+
+def test_archiving_beside_a_verification_raises_no_alarm(log, tmp_path, monkeypatch):
+    """The entries go after the verification has begun, before they are read."""
+    done = []
+
+    def archive_first(*arguments):
+        if not done:
+            done.append(command(log, tmp_path))
+        return compare(*arguments)
+
+    compare = outside.compare
+    monkeypatch.setattr(outside, "compare", archive_first)
+    report = log.verify()
+    assert done
+    assert [str(finding) for finding in report.findings] == []
+    assert [text for text in report.not_proved if f"What entries {END - 299} to {END} say" in text]
+
+
+def test_nothing_is_archived_while_archives_are_read(log, committed_db):
+    """Else entries could be gone, and the row that tells of it not yet seen."""
+    with psycopg.connect(committed_db) as reader:
+        verification_archived.read(reader)
+        with psycopg.connect(committed_db) as other:
+            other.execute("SET lock_timeout = '50ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                other.execute("ALTER TABLE task_audit_log DETACH PARTITION task_audit_log_00000")
+
+
+def test_rows_are_held_against_the_digest_of_what_is_archived(archived):
+    row = Task.objects.get(title="task 5", pk__in=ArchivedSubject.objects.filter(subject_type="task").values("task_id"))
+    kept = ArchivedSubject.objects.get(subject_id=str(row.pk))
+    assert (kept.version, kept.task_id, kept.deleted) == (1, row.pk, False)
+    for statement, said in (
+        ("UPDATE tasks_task SET title = 'another' WHERE id = %s", "the row is not as its last entry, archived, says"),
+        ("DELETE FROM tasks_task WHERE id = %s", "whose last entry this is, archived, is gone, and no deletion is recorded"),
+    ):
+        with transaction.atomic():
+            execute("ALTER TABLE tasks_task DISABLE TRIGGER USER")
+            execute(statement, row.pk)
+            (found,) = archived.verify().findings
+            assert (found.check, said in found.detail) == ("drift", True), str(found)
+            transaction.set_rollback(True)
+    row.delete()
+    assert not archived.verify().tampered  # its deletion waits
+    record_all()
+    assert not archived.verify().tampered
+
+
+def test_a_row_whose_archived_entry_is_its_deletion_is_not_there(log):
+    task = Task.objects.get(pk=log.task.pk)
+    disable_triggers()
+    execute("DELETE FROM task_audit_log WHERE subject_id = %s", str(task.pk))
+    ArchivedSubject.objects.create(
+        subject_type="task", subject_id=str(task.pk), task_id=task.pk, version=task.version, seq=END - 299, deleted=True
+    )
+    found = [finding.detail for finding in log.verify().findings if finding.check == "drift"]
+    assert f"task {task.pk}: the row is there, and its last entry, archived, is its deletion" in found
+
+
+def test_a_digest_is_of_who_people_are_and_not_of_their_names():
+    before, after = {"id": "1", "name": "ana"}, {"id": "1", "name": "anna"}
+    assert last_states.digest({"by": before}, ["by"]) == last_states.digest({"by": after, "new": 1}, ["by"])
+    assert last_states.digest({"by": before}, ["by"]) != last_states.digest({"by": before | {"id": "2"}}, ["by"])
+
+
+def test_an_erased_entry_leaves_no_digest(log, tmp_path):
+    """What was erased before it was archived could be guessed from it."""
+    call_command("redact_audit", f"--task={log.comment.task_id}", "--reason=x", "--asked-by=y", "--wait=0", stdout=io.StringIO())
+    record_all()
+    log.sign()
+    command(log, tmp_path)
+    kept = ArchivedSubject.objects.get(subject_id=str(log.comment.pk))
+    assert (kept.document, kept.fields, kept.deleted) == (None, None, False)
+    assert [str(finding) for finding in log.verify().findings] == []
 
 
 def test_versions_and_rows_follow_upon_what_was_archived(archived):

@@ -124,7 +124,7 @@ def test_a_repeat_of_an_archived_event_is_absorbed(db):
     record(messages(early_rows))
     with second_span():
         record(messages(late_rows))  # changed before the archived one, recorded after it
-    archive.note(archive.Span("task_audit_log_00000", 1, 1), "a file", b"its digest")
+    archive.note(archive.Span("task_audit_log_00000", 1, 1), "a file", bytes(32))
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE task_audit_log DETACH PARTITION task_audit_log_00000")
     assert recorded() == [(str(late.pk), 1)]

@@ -17,7 +17,7 @@ from tests.signed_log import Log, execute, make_log, record_all, some_changes
 from tests.tampering import ABOVE, WAYS
 
 # Of each seed: tamperings, and untouched logs.
-COUNT = int(os.environ.get("TAMPERINGS", "16"))
+COUNT = int(os.environ.get("TAMPERINGS", len(WAYS)))
 LOGS = int(os.environ.get("UNTOUCHED_LOGS", "4"))
 SEEDS = range(2)
 

@@ -6,9 +6,10 @@ import orjson
 from django.apps import apps
 from django.db import connection
 from django.db.models import OuterRef, Q, Subquery, TextField
-from django.db.models.functions import Cast
+from django.db.models.functions import Cast, JSONObject
 
 from audit import redaction
+from audit.last_states import digest, without_names
 from audit.models import ArchivedSubject, Entry
 from audit.verification.reading import read_only
 from audit.verification.report import Finding
@@ -58,7 +59,11 @@ def _with_last_event(model):
         waiting=Subquery(waiting.values("payload")[:1]),
         entry=Subquery(recorded.annotate(text=Cast("event_data", TextField())).values("text")[:1]),
         entry_seq=Subquery(recorded.values("seq")[:1]),
-        archived=Subquery(ArchivedSubject.objects.filter(subject_type=kind, subject_id=subject).values("version")[:1]),
+        archived=Subquery(
+            ArchivedSubject.objects.filter(subject_type=kind, subject_id=subject).values(
+                kept=JSONObject(version="version", deleted="deleted", document="document", fields="fields")
+            )[:1]
+        ),
     )
 
 
@@ -75,12 +80,7 @@ def _task_of(model):
 def _fault(row: AuditedModel, document: dict) -> str | None:
     text = row.waiting or row.entry
     if text is None and row.archived is not None:
-        # What it says is in the archive's file alone.
-        return (
-            None
-            if row.archived == row.version
-            else f"the row is at version {row.version}, its last entry, archived, at {row.archived}"
-        )
+        return _fault_of_archived(row, document)
     if text is None:
         return f"version {row.version} of the row was never recorded, and no event of it waits in the outbox"
     where = "its event in the outbox" if row.waiting else "its last entry"
@@ -93,10 +93,21 @@ def _fault(row: AuditedModel, document: dict) -> str | None:
         return f"{where} is no event of it"
     if version != row.version:
         return f"the row is at version {row.version}, {where} at {version}"
-    names = [name for name in said if name in document and _without_names(said[name]) != _without_names(document[name])]
+    names = [name for name in said if name in document and without_names(said[name]) != without_names(document[name])]
     return f"{', '.join(sorted(names))} of the row: not as {where} says" if names else None
 
 
-def _without_names(value):
-    """People are renamed: only who they are must be the same."""
-    return value["id"] if isinstance(value, dict) and value.keys() == {"id", "name"} else value
+def _fault_of_archived(row: AuditedModel, document: dict) -> str | None:
+    """What the last entry says is in the archive's file alone; here is its digest (audit/last_states.py)."""
+    kept = row.archived
+    if kept["deleted"]:
+        return "the row is there, and its last entry, archived, is its deletion"
+    if kept["version"] != row.version:
+        return f"the row is at version {row.version}, its last entry, archived, at {kept['version']}"
+    fields = (kept["fields"] or "").split()
+    # Nothing to compare with: it was erased before, or has a field that the model has no more.
+    if kept["document"] is None or not document.keys() >= set(fields):
+        return None
+    if digest(document, fields) != bytes.fromhex(kept["document"].removeprefix("\\x")):
+        return "the row is not as its last entry, archived, says"
+    return None

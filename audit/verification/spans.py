@@ -16,7 +16,7 @@ from audit.checkpoint import Checkpoint
 from audit.key_ring import KeyRing
 from audit.merkle import HASH_SIZE, Edge
 from audit.signed_note import MalformedNote, Note, UnknownKey, Unverified
-from audit.verification import entries, subjects
+from audit.verification import archived, entries, subjects
 from audit.verification.report import Finding
 
 # Entries of a span: a power of two, so that spans are perfect subtrees.
@@ -37,8 +37,6 @@ class Work:
     tables: Mapping[str, tuple[str, str, str]]
     from_seq: int = 1
     share: float = 1.0
-    # The last entry that is archived: up to there the tiles' leaves stand for entries that are not here.
-    archived: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +85,16 @@ def look(connection: psycopg.Connection, work: Work, span: Span) -> Seen:
     _read_checkpoints(connection, work, span, seen)
     wanted = {size for size, _ in seen.stored + seen.unknown} | set(span.sizes)
     versions, tiles = subjects.Versions(), _tiles(connection, work.log, span)
-    missing = None
+    missing, archived_until = None, None
     for start in range(span.start, span.end, entries.ROWS):
         end = min(start + entries.ROWS, span.end)
         leaves = _leaves(connection, work, versions, seen, work.log + start, work.log + end - 1)
         for index in range(start, end):
             leaf = leaves.get(work.log + index)
-            if leaf is None and work.log + index <= work.archived:
-                leaf = tiles.get(index)
+            if leaf is None and index in tiles:
+                # Asked after the entries were read: what was archived meanwhile is told of by now.
+                archived_until = archived.read(connection).until if archived_until is None else archived_until
+                leaf = tiles[index] if work.log + index <= archived_until else None
             if leaf is None:
                 missing = work.log + index if missing is None else missing
             elif missing is not None:

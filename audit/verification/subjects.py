@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from audit.verification.entries import EVENT_TYPE, SEQ, SUBJECT_ID, SUBJECT_TYPE, TASK_ID, VERSION
 from audit.verification.report import Finding
 
+# Archived subjects that are looked at in one statement.
+_BATCH = 5_000
 # Of each subject type table, key and key's type.
 Tables = Mapping[str, tuple[str, str, str]]
 
@@ -52,6 +54,20 @@ SELECT c.seq FROM (
   FROM task_audit_log WHERE task_id IS NULL AND subject_type = %s
 ) c WHERE c.event_type = %s AND c.seq BETWEEN %s AND %s AND coalesce(c.deleted < c.seq, true)
   AND{_NO_ROW} ORDER BY c.seq LIMIT %s
+"""
+# Of subjects whose last entry is archived, a batch. Of a task's subjects an index bears the look for a later deletion; the
+# others are few, and so are their entries.
+_ARCHIVED_ONES = f"""
+SELECT c.subject, c.seq, c.deleted = false AND{_NO_ROW.replace("%s", "%(kind)s")}
+  AND CASE WHEN c.task_id IS NULL THEN NOT EXISTS (
+    SELECT FROM task_audit_log d WHERE d.task_id IS NULL AND d.subject_type = %(kind)s AND d.subject_id = c.subject
+      AND d.seq > c.seq AND d.event_type = %(deleted)s)
+  ELSE NOT EXISTS (
+    SELECT FROM task_audit_log d WHERE d.task_id = c.task_id AND d.subject_type = %(kind)s AND d.subject_id = c.subject
+      AND d.seq > c.seq AND d.event_type = %(deleted)s) END
+FROM (SELECT subject_id AS subject, seq, task_id, deleted FROM audit_archived_subject
+      WHERE subject_type = %(kind)s AND subject_id > %(after)s ORDER BY subject_id LIMIT %(most)s) c
+ORDER BY c.subject
 """
 
 
@@ -120,3 +136,15 @@ def _gone(connection, statement: str, kind: str, table: tuple[str, str, str], pa
         cursor.execute(statement.format(table=name, key=key, type=key_type), parameters)
         for (seq,) in cursor.fetchall():
             yield Finding("drift", f"the {kind} that it created is gone, and no deletion is recorded", seq)
+
+
+def check_archived(connection, kind: str, table: tuple[str, str, str], after: str) -> tuple[list[Finding], int, str]:
+    """Archived subjects whose row went without a deletion: findings of the next batch after the subject `after`, how many
+    there were, and after which to go on."""
+    name, key, key_type = table
+    parameters = {"kind": kind, "deleted": f"{kind}.deleted", "after": after, "most": _BATCH}
+    with connection.cursor(binary=True) as cursor:
+        rows = cursor.execute(_ARCHIVED_ONES.format(table=name, key=key, type=key_type), parameters).fetchall()
+    text = f"the {kind} {{}} whose last entry this is, archived, is gone, and no deletion is recorded"
+    found = [Finding("drift", text.format(subject), seq) for subject, seq, gone in rows if gone]
+    return found, len(rows), rows[-1][0] if rows else after

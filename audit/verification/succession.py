@@ -15,7 +15,7 @@ import orjson
 from audit import successor
 from audit.checkpoint import Checkpoint
 from audit.merkle import HASH_SIZE
-from audit.verification import entries
+from audit.verification import archived, entries
 from audit.verification.heads import Head
 from audit.verification.reading import read_only
 from audit.verification.report import Finding, Report
@@ -32,7 +32,7 @@ class Opening:
     promised: Checkpoint | None
 
 
-def read(heads: Sequence[Head], archived: int, report: Report) -> dict[int, Opening]:
+def read(heads: Sequence[Head], report: Report) -> dict[int, Opening]:
     """By the first entry of the log before. What is wrong with one is found, here or with the entries; of one that is
     archived, or altered, the report says that it was not read."""
     found = {}
@@ -40,6 +40,8 @@ def read(heads: Sequence[Head], archived: int, report: Report) -> dict[int, Open
         with read_only() as session:
             rows = entries.read(session, head.log, head.log)
             sound = bool(rows) and not list(entries.check(session, head.origin, rows, Counter()))
+            # After the entry, so that what was archived meanwhile is told of by now.
+            is_archived = not rows and head.log <= archived.read(session).until
         if sound:
             told = _told(orjson.loads(rows[0][entries.EVENT_DATA]), head.origin)
             faults = list(_faults(told, before, head))
@@ -47,7 +49,7 @@ def read(heads: Sequence[Head], archived: int, report: Report) -> dict[int, Open
             if not faults:
                 found[before.log] = Opening(head.log, before.size, base64.b64decode(told["root"]), _promised(told))
         else:
-            why = "is archived, and its file proves it" if head.log <= archived else "cannot be read"
+            why = "is archived, and its file proves it" if is_archived else "cannot be read"
             report.not_proved.append(
                 f"That the log {before.origin} is the one that was closed: entry {head.log}, which says so, {why}."
             )

@@ -50,12 +50,10 @@ class Verifier:
         heads = heads_of(report)
         if any(head.signed for head in heads) and not self._keys:
             raise CannotCheck("no verifier key: give the log's by --key (`manage.py audit_key --show` prints it)")
-        self._archives = archived.read()
-        report.add(*archived.check(self._archives, heads[0].log, heads[-1].last))
         self._ring = KeyRing(self._keys, {head.origin: head.log for head in heads})
         with read_only():
             self._ring.learn(checkpoint_store.hand_overs([head.log for head in heads]))
-        openings = succession.read(heads, archived.until(self._archives), report)
+        openings = succession.read(heads, report)
         by_origin = {head.origin: head for head in heads}
         held = outside.compare(self._held, by_origin, report, self._may_be_unstored(openings))
         trees = [
@@ -74,10 +72,14 @@ class Verifier:
             with read_only() as session:
                 report.add(*subjects.check_without_task(session, drift.tables(), self.options.from_seq, heads[-1].last, KEPT))
             self._check_rows()
+        # Last, so that what was archived meanwhile is looked at too.
+        with read_only() as session:
+            archives = archived.read(session)
+            report.add(*archived.check(session, archives))
         self._check_keys(trees)
         trust.describe(report, heads, self._ring.keys, self.options)
         accounts.describe(report, self._erased_by_waiting)
-        archived.describe(report, self._archives)
+        archived.describe(report, archives)
         report.seconds = time.monotonic() - began
         return report
 
@@ -95,11 +97,8 @@ class Verifier:
         return check
 
     def _check_log(self, tree: Tree, wanted: dict[int, list[tuple[bytes, str]]], of: int) -> None:
-        head, report = tree.head, self.report
-        work = spans.Work(
-            head.log, head.origin, self._ring, drift.tables(), self.options.from_seq, self.options.share,
-            archived.until(self._archives),
-        )  # fmt: skip
+        head, report, options = tree.head, self.report, self.options
+        work = spans.Work(head.log, head.origin, self._ring, drift.tables(), options.from_seq, options.share)
         for seen in self._look(work, list(spans.spans(head.size, tree.sizes(wanted)))):
             report.add(*seen.findings)
             report.entries += seen.span.end - seen.span.start
@@ -149,4 +148,16 @@ class Verifier:
                 else:
                     done += found
                     self.options.progress("rows", done, None)
-        self.report.checks["drift"].detail = f"{done:,} rows"
+        self.report.checks["drift"].detail = f"{done:,} rows" + self._check_archived_rows()
+
+    def _check_archived_rows(self) -> str:
+        """Returns how many there were, in words."""
+        done = 0
+        for kind, table in drift.tables().items():
+            count, after = 1, ""
+            while count:
+                with read_only() as session:
+                    found, count, after = subjects.check_archived(session, kind, table, after)
+                self.report.add(*found)
+                done += count
+        return f", {done:,} archived subjects" if done else ""
