@@ -33,6 +33,8 @@ POLL, STANDBY_POLL, REFUSED_POLL = 0.5, 2.0, 10.0
 LOCK = "checkpoints"
 # Published at once.
 _BATCH = 100
+# Another signer that was faster is one conflict, and then it is known what it wrote.
+_MOST_CONFLICTS = 2
 _DATABASE_FAULTS = (OperationalError, InterfaceError, InternalError, psycopg.OperationalError)
 _BROKER_FAULTS = (KafkaException, OSError)
 
@@ -65,6 +67,7 @@ class Checkpointer:
             Outage("publishing checkpoints", 1.0, 30.0),
         )
         self._said: str | None = None
+        self._conflicts = 0
         self._next_publication = 0.0
         self._forget()
 
@@ -104,9 +107,7 @@ class Checkpointer:
             self._refuse(getattr(error, "reason", "tampered"), str(error))
             return False
         except IntegrityError as error:
-            # Another one was faster: ask what it signed.
-            logger.warning("no checkpoint this time: %s", str(error).splitlines()[0])
-            self._forget()
+            self._conflict(str(error).splitlines()[0])
             return False
         self._database_outage.over()
         return more
@@ -118,6 +119,15 @@ class Checkpointer:
         self.pause = STANDBY_POLL
         metrics.CHECKPOINT_REFUSED.replace({})
         metrics.CHECKPOINT_SIZE.replace({})
+
+    def _conflict(self, text: str) -> None:
+        """Another one was faster: ask what it signed. Again and again: it is no signer that wrote what is in the way."""
+        self._conflicts += 1
+        if self._conflicts > _MOST_CONFLICTS:
+            self._refuse("tampered", f"a tile, bundle or checkpoint that this process did not write is in the way: {text}")
+            return
+        logger.warning("no checkpoint this time: %s", text)
+        self._forget()
 
     def _refuse(self, reason: str, text: str) -> None:
         self._forget()
@@ -131,6 +141,7 @@ class Checkpointer:
         head = read_head()
         if head is None:
             return False
+        metrics.CHECKPOINT_SIZE.set(head.log + head.size - 1, "recorded")
         if self._writer is None or self._writer.log != head.log:
             self._forget()
             self._open(head)
@@ -233,7 +244,7 @@ class Checkpointer:
             checkpoint_store.add(head.log, checkpoint, note)
         if self._hands_over:
             logger.info("the checkpoint of %d entries hands over to the key %s", head.size, self._key.verifier)
-        self._last, self._hands_over, self._said = checkpoint, False, None
+        self._last, self._hands_over, self._said, self._conflicts = checkpoint, False, None, 0
         self._signed_at, self.newest = time.monotonic(), (head.log, head.size)
         metrics.CHECKPOINT_REFUSED.replace({})
         metrics.CHECKPOINTS.inc()

@@ -78,8 +78,10 @@ COMMIT_TO_ENTRY = AgeHistogram(
 
 # Checkpoints: in the relay that signs them
 
-# Signed and published should be the same but for a moment.
-CHECKPOINT_SIZE = Reading("taskpulse_checkpoint_entries", "Entries of the log that the newest checkpoint covers", ["state"])
+# Recorded (all there are), signed and published should be the same but for a moment.
+CHECKPOINT_SIZE = Reading(
+    "taskpulse_checkpoint_entries", "Entries of the log, and those that the newest checkpoint covers", ["state"]
+)
 CHECKPOINTS = Counter("taskpulse_checkpoint_signed", "Checkpoints of the audit log signed")
 # A person must look: key (the wrong one), fork (the log contradicts what was signed), tampered (so do the entries).
 CHECKPOINT_REFUSED = Reading("taskpulse_checkpoint_refused", "1 while no checkpoint can be signed, by reason", ["reason"])

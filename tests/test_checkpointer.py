@@ -101,6 +101,47 @@ def test_what_is_signed_is_the_logs_tree(start):
     assert metrics.CHECKPOINT_SIZE.value("signed") == metrics.CHECKPOINT_SIZE.value("published") == 305
 
 
+@pytest.mark.parametrize(
+    "table", ["audit_tile (log, level, number, hashes) VALUES (1, 0, {}, '')", "audit_bundle VALUES (1, {}, '')"]
+)
+def test_what_stands_in_the_way_of_a_tile_is_refused_and_not_tried_for_ever(start, caplog, table):
+    worker = start()
+    grow_log(1)
+    worker.step()
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO " + table.format(0))
+    grow_log(256)
+    for _ in range(2):  # another signer could have been faster
+        worker.step()
+        assert (refused(), worker.pause) == (None, checkpointer.POLL)
+    for _ in range(2):
+        worker.step()
+        assert (refused(), worker.pause) == ("tampered", checkpointer.REFUSED_POLL)
+    (said,) = [text for text in caplog.messages if "is in the way" in text]
+    assert table.split()[0] in said
+    assert (metrics.CHECKPOINT_SIZE.value("recorded"), metrics.CHECKPOINT_SIZE.value("signed")) == (257, 1)
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table.split()[0]} DISABLE TRIGGER USER")
+        cursor.execute(f"DELETE FROM {table.split()[0]}")
+        cursor.execute(f"ALTER TABLE {table.split()[0]} ENABLE ALWAYS TRIGGER audit_append_only")
+    worker.step()
+    assert (refused(), sizes()) == (None, [1, 257])
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO " + table.format(1))
+    grow_log(256)
+    worker.step()
+    assert (refused(), worker.pause) == (None, checkpointer.POLL)
+
+
+def test_what_is_signed_is_told_from_the_start_on(start):
+    """Of a process that has nothing to sign too: else all entries would pass for unsigned."""
+    grow_log(3)
+    start().step()
+    metrics.CHECKPOINT_SIZE.replace({})
+    start().step()
+    assert [metrics.CHECKPOINT_SIZE.value(state) for state in ("recorded", "signed")] == [3, 3]
+
+
 def test_it_signs_every_n_entries_or_t_seconds(start, settings, monkeypatch):
     settings.CHECKPOINT_ENTRIES, settings.CHECKPOINT_SECONDS = 5, 10
     now = [1000.0]
