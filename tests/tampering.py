@@ -3,12 +3,13 @@
 Each way returns the entries that may be named as the first bad one; None where there is no entry to name.
 """
 
+import gzip
 import json
 
 from django.db import connection
 from psycopg.types.json import Jsonb
 
-from audit import archive_event, merkle, redaction
+from audit import archive_event, merkle, redaction, tile_store, tiles
 from audit.checkpoint import Checkpoint
 from audit.models import LogHead
 from audit.signed_note import Note, SigningKey
@@ -258,6 +259,36 @@ def edit_tile(rng, log) -> set[int]:
     return {at + 1}
 
 
+def edit_tile_root(rng, log) -> set[int]:
+    execute("UPDATE audit_tile SET root = sha256(root) WHERE number = 0")
+    return {rng.randint(1, 256)}
+
+
+def edit_bundle(rng, log) -> set[int]:
+    """A record of it, or that it is one."""
+    if rng.random() < 0.3:
+        execute("UPDATE audit_bundle SET records = set_byte(records, %s, 0) WHERE number = 0", rng.choice([0, 1, 2, 3]))
+        return {rng.randint(1, 256)}
+    at = rng.randrange(256)
+    records = tiles.records_of(gzip.decompress(execute("SELECT records FROM audit_bundle WHERE number = 0")[0][0]))
+    records[at] = records[at][:-3] + b'0"]' if records[at][-3:] != b'0"]' else records[at][:-3] + b'1"]'
+    execute("UPDATE audit_bundle SET records = %s WHERE number = 0", tile_store.compress(tiles.bundle(records)))
+    return {at + 1}
+
+
+def add_a_tile(rng, log) -> None:
+    """Ahead of who will write it, or above what there is."""
+    level, number = rng.choice([(0, 2), (0, 900), (1, 0), (2, 3)])
+    root = rng.choice(["root", "NULL"])
+    execute(f"INSERT INTO audit_tile SELECT 1, %s, %s, hashes, {root} FROM audit_tile WHERE number = 0", level, number)
+
+
+def forge_a_cosignature(rng, log) -> None:
+    size = rng.choice(log.held).size + rng.choice([0, 0, 100_000])
+    line = rng.choice(["", "x\n", "— w AAAA\n", "— v " + "A" * 100 + "\n"])
+    execute("INSERT INTO audit_cosignature (log, size, witness, line) VALUES (1, %s, 'w', %s)", size, line)
+
+
 def edit_head(rng, log) -> set[int] | None:
     way = rng.randrange(4)
     if way == 0:
@@ -276,7 +307,7 @@ def edit_head(rng, log) -> set[int] | None:
 WAYS = [
     edit_payload_byte, edit_column, before_christ, edit_and_cover_up, swap, remove, insert, insert_beyond, cut, roll_back_and_go_on,
     fake_erasure, erase_by_an_event_that_waits, hide_in_an_archive, replace_checkpoint, sign_with_another_key,
-    sign_with_the_retired_key, edit_tile, edit_head,
+    sign_with_the_retired_key, edit_tile, edit_tile_root, edit_bundle, add_a_tile, forge_a_cosignature, edit_head,
 ]  # fmt: skip
 
 

@@ -372,8 +372,8 @@ def test_it_could_not_check_without_broker_or_database(committed_db, settings, m
 
 def test_no_false_alarm_while_writers_run(committed_db, monkeypatch):
     """Changes, recording and signing go on beside some thirty verifications."""
-    monkeypatch.setattr(spans, "SPAN", 64)
-    log, stop, failed = make_log(random.Random(1), 60, 2), threading.Event(), []
+    monkeypatch.setattr(spans, "SPAN", 256)
+    log, stop, failed = make_log(random.Random(1), 270, 2), threading.Event(), []
 
     def run(work):
         try:

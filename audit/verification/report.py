@@ -115,8 +115,9 @@ class Report:
     @property
     def first_bad(self) -> Finding | None:
         """The finding of the lowest `seq`, one that names a single entry before one that names a range; else any. Of drift
-        only where the log itself is sound: live rows that say otherwise are a consequence of entries that are gone."""
-        findings = [finding for finding in self.findings if finding.check != "drift"] or self.findings
+        and of what is served only where the log itself is sound: rows and tiles that say otherwise are a consequence of entries
+        that are gone."""
+        findings = [finding for finding in self.findings if finding.check not in ("drift", "served")] or self.findings
         placed = [finding for finding in findings if finding.seq is not None]
         if not placed:
             return next(iter(findings), None)

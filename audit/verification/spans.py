@@ -16,14 +16,13 @@ from audit.checkpoint import Checkpoint
 from audit.key_ring import KeyRing
 from audit.merkle import HASH_SIZE, Edge
 from audit.signed_note import MalformedNote, Note, UnknownKey, Unverified
-from audit.verification import archived, entries, subjects
+from audit.verification import archived, entries, served, subjects
 from audit.verification.report import Finding
 
-# Entries of a span: a power of two, so that spans are perfect subtrees.
+# Entries of a span: a power of two, so that spans are perfect subtrees, and no less than a tile.
 SPAN = 2**14
 # Entries that are recomputed together where only a sample is.
 BLOCK = 256
-_TILE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,8 @@ class Seen:
     edges: dict[int, bytes] = field(default_factory=dict)
     # Erased entries whose event is not in the log yet, by that event's id.
     erased_by_waiting: Counter[str] = field(default_factory=Counter)
+    # Of what was looked at in `served`, by what it is.
+    served: Counter[str] = field(default_factory=Counter)
     # The first entry whose leaf is another in the tiles.
     other_tile: int | None = None
 
@@ -84,7 +85,8 @@ def look(connection: psycopg.Connection, work: Work, span: Span) -> Seen:
     seen = Seen(span, Edge())
     _read_checkpoints(connection, work, span, seen)
     wanted = {size for size, _ in seen.stored + seen.unknown} | set(span.sizes)
-    versions, tiles = subjects.Versions(), _tiles(connection, work.log, span)
+    stored_tiles = served.read_tiles(connection, work.log, span.start, span.end)
+    versions, tiles, every = subjects.Versions(), served.leaves_of(stored_tiles), []
     missing, archived_until = None, None
     for start in range(span.start, span.end, entries.ROWS):
         end = min(start + entries.ROWS, span.end)
@@ -100,6 +102,7 @@ def look(connection: psycopg.Connection, work: Work, span: Span) -> Seen:
             elif missing is not None:
                 seen.findings.append(_missing(missing, work.log + index - 1))
                 missing = None
+            every.append(leaf)
             if leaf is None or len(leaf) != HASH_SIZE:
                 leaf = bytes(HASH_SIZE)
             if seen.other_tile is None and tiles.get(index, leaf) != leaf:
@@ -109,7 +112,17 @@ def look(connection: psycopg.Connection, work: Work, span: Span) -> Seen:
                 seen.edges[index + 1] = seen.edge.to_bytes()
     if missing is not None:
         seen.findings.append(_missing(missing, work.log + span.end - 1))
+    _look_at_served(connection, work, seen, stored_tiles, every)
     return seen
+
+
+def _look_at_served(connection, work: Work, seen: Seen, stored_tiles: list[served.Tile], leaves: list[bytes | None]) -> None:
+    span, log, counts = seen.span, work.log, seen.served
+    counts["tiles"] = len(stored_tiles)
+    seen.findings += served.check_tiles(log, stored_tiles)
+    if log + span.end > work.from_seq:
+        seen.findings += served.check_bundles(connection, log, span.start, leaves, stored_tiles, work.share, counts)
+    seen.findings += served.check_cosignatures(connection, log, span.start, span.end, work.ring.keys, counts)
 
 
 def _missing(first: int, last: int) -> Finding:
@@ -178,20 +191,6 @@ def checkpoint_fault(work: Work, size: int, root: bytes, note: bytes) -> str | N
     if unknown is not None:
         raise unknown
     return None
-
-
-_TILES = "SELECT number, hashes FROM audit_tile WHERE log = %s AND level = 0 AND number BETWEEN %s AND %s"
-
-
-def _tiles(connection, log: int, span: Span) -> dict[int, bytes]:
-    """The leaf hashes of the span's entries as the tiles hold them, by index."""
-    with connection.cursor(binary=True) as cursor:
-        rows = cursor.execute(_TILES, [log, span.start // _TILE, (span.end - 1) // _TILE]).fetchall()
-    return {
-        number * _TILE + at // HASH_SIZE: hashes[at : at + HASH_SIZE]
-        for number, hashes in rows
-        for at in range(0, len(hashes), HASH_SIZE)
-    }
 
 
 # In processes of their own.

@@ -12,7 +12,7 @@ from audit import checkpoint_store
 from audit.checkpoint import Checkpoint
 from audit.key_ring import KeyRing
 from audit.signed_note import VerifierKey
-from audit.verification import accounts, archived, drift, outside, spans, subjects, succession, trust
+from audit.verification import accounts, archived, drift, outside, served, served_log, spans, subjects, succession, trust
 from audit.verification.heads import Head
 from audit.verification.heads import read as heads_of
 from audit.verification.joining import Tree
@@ -41,8 +41,10 @@ class Verifier:
         self.report = Report()
         self._keys, self._held = list(keys), held
         self._erased_by_waiting: Counter[str] = Counter()
+        self._served: Counter[str] = Counter()
         for name, rests_on in trust.CHECKS.items():
             self.report.check(name, rests_on)
+        self.report.check("served", served.RESTS_ON)
 
     def run(self) -> Report:
         """Raises CannotCheck, and the database's faults."""
@@ -76,8 +78,10 @@ class Verifier:
         with read_only() as session:
             archives = archived.read(session)
             report.add(*archived.check(session, archives))
+            report.add(*served_log.check_strays(session))
         self._check_keys(trees)
         trust.describe(report, heads, self._ring.keys, self.options)
+        served_log.describe(report, self._served, self.options.share)
         accounts.describe(report, self._erased_by_waiting)
         archived.describe(report, archives)
         report.seconds = time.monotonic() - began
@@ -104,8 +108,11 @@ class Verifier:
             report.entries += seen.span.end - seen.span.start
             report.recomputed += seen.recomputed
             self._erased_by_waiting += seen.erased_by_waiting
+            self._served += seen.served
             tree.join(seen, wanted)
             self.options.progress("entries", report.entries, of)
+        with read_only() as session:
+            report.add(*served_log.check_log(session, head.log, min(head.signed, head.size), self._served))
 
     def _look(self, work: spans.Work, every: list[spans.Span]) -> Iterator[spans.Seen]:
         jobs = min(self.options.jobs, len(every))
