@@ -1,10 +1,14 @@
 """Checkpoints and their cosignatures as they are stored: append-only, and PostgreSQL lets them only grow."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.db import connection
 
 from audit.checkpoint import NEXT_KEY, Checkpoint
+from audit.key_ring import KeyRing
+from audit.models import LogHead
+from audit.signed_note import VerifierKey
 
 # The note as it was signed; each witness adds a line below.
 _COLUMNS = """
@@ -61,6 +65,14 @@ def hand_overs(logs: list[int]) -> list[bytes]:
     with connection.cursor() as cursor:
         cursor.execute(_HAND_OVERS, [logs, f"\n{NEXT_KEY}".encode()])
         return [bytes(note) for (note,) in cursor]
+
+
+def ring(keys: Iterable[VerifierKey]) -> KeyRing:
+    """`keys`, and what became of them by the hand-overs that are stored."""
+    begins = dict(LogHead.objects.values_list("origin", "first_seq"))
+    found = KeyRing(keys, begins)
+    found.learn(hand_overs(sorted(begins.values())))
+    return found
 
 
 def add(log: int, checkpoint: Checkpoint, note: bytes) -> None:

@@ -28,7 +28,7 @@ _DELIVERY_PATIENCE = 3.0
 
 
 class CheckpointTopic:
-    """`newest` and `publish` raise KafkaException or OSError where the broker does not answer."""
+    """`newest`, `above` and `publish` raise KafkaException or OSError where the broker does not answer."""
 
     def __init__(self):
         self._name = settings.KAFKA_CHECKPOINT_TOPIC
@@ -56,6 +56,24 @@ class CheckpointTopic:
             return None
         finally:
             consumer.close()
+
+    def above(self, origin: str, keys: Iterable[VerifierKey] | KeyRing, size: int) -> list[tuple[Checkpoint, bytes]]:
+        """Those of this origin beyond `size`, with their notes, the smallest first: what a database that was set back lacks."""
+        ring = keys if isinstance(keys, KeyRing) else KeyRing(keys)
+        consumer = Consumer(kafka.consumer_settings("taskpulse-checkpoints") | {"log_level": 2})
+        try:
+            low, end = consumer.get_watermark_offsets(TopicPartition(self._name, PARTITION), timeout=_PATIENCE)
+            values: list[bytes] = []
+            while end > low:
+                start = max(low, end - _WINDOW)
+                part = self._read(consumer, start, end)
+                values, end = part + values, start
+                if any((ours := _ours(value, origin, ring)) and ours.size <= size for value in part):
+                    break
+        finally:
+            consumer.close()
+        found = {ours.size: (ours, value) for value in values if (ours := _ours(value, origin, ring)) and ours.size > size}
+        return [found[at] for at in sorted(found)]
 
     def all(self, keys: Iterable[VerifierKey]) -> Iterator[tuple[Checkpoint, str]]:
         """Every checkpoint that is there at this moment and that one of `keys`, or a key to which they hand over, signed:

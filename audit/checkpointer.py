@@ -77,6 +77,7 @@ class Checkpointer:
         self._last: Checkpoint | None = None
         self._hands_over = False
         self._to_contain: list[tuple[Checkpoint, str]] = []
+        self._lacking: list[tuple[Checkpoint, bytes]] = []
         self._published = 0
         self._signed_at = float("-inf")
         self.newest = None
@@ -152,7 +153,9 @@ class Checkpointer:
         if self._writer.size < head.size:
             return True
         self._check(head)
-        self._sign(head)
+        self._store_again(head)
+        if self._last is None or self._last.size < head.size:
+            self._sign(head)
         self._publish(head)
         return False
 
@@ -163,12 +166,11 @@ class Checkpointer:
         if stored is not None:
             self._last = self._own(stored.note, stored.size)
             self._to_contain.append((self._last, "the newest checkpoint that is stored"))
-        ring = KeyRing(self._keys)
-        ring.learn(checkpoint_store.hand_overs([head.log]))
+        ring = checkpoint_store.ring(self._keys)
         outside = self._topic.newest(head.origin, ring)
         self._broker_outage.over()
         if stored is None and outside is None:
-            self._check_succession(head)
+            self._check_succession(head, ring)
         if outside is not None:
             self._to_contain.append((outside, f"the newest checkpoint on the topic {settings.KAFKA_CHECKPOINT_TOPIC}"))
         self._published = outside.size if outside else self._last.size - 1 if self._last else 0
@@ -179,6 +181,9 @@ class Checkpointer:
                     f"the log has {head.size} entries, {where} {checkpoint.size}: entries were lost, as by a restore of an "
                     "older database. `manage.py audit_log new --reason …` opens a successor",
                 )
+        stored_size = self._last.size if self._last else 0
+        if outside is not None and outside.size > stored_size:
+            self._lacking = self._topic.above(head.origin, ring, stored_size)
         self._writer = TileWriter(head.log)
         self.newest = self._last and (head.log, self._last.size)
         for checkpoint, state in ((self._last, "signed"), (outside, "published")):
@@ -192,10 +197,10 @@ class Checkpointer:
             raise Refused("key", f"the signing key (AUDIT_SIGNING_KEY) is of {name!r}, the log is {head.origin!r}")
         self._key, self._previous = key, previous[0] if previous else None
 
-    def _check_succession(self, head: Head) -> None:
+    def _check_succession(self, head: Head, ring: KeyRing) -> None:
         """The first checkpoint of a successor is not signed unless its first entry tells what was promised before."""
         before = successor.predecessor(head)
-        if before is not None and (doubt := successor.doubt(head, self._topic.newest(before, self._keys))):
+        if before is not None and (doubt := successor.doubt(head, self._topic.newest(before, ring))):
             raise Refused("fork", doubt)
 
     def _own(self, note: bytes, size: int) -> Checkpoint:
@@ -234,6 +239,20 @@ class Checkpointer:
                     "`manage.py audit_log new --reason …` opens a successor",
                 )
         self._to_contain.clear()
+
+    def _store_again(self, head: Head) -> None:
+        """What was signed and stands on the topic, where the database was set back to before it and has the same entries:
+        otherwise it would for ever lack what others hold. Raises Refused."""
+        for checkpoint, note in self._lacking:
+            if self._writer.root_at(checkpoint.size) != checkpoint.root:
+                raise Refused("fork", f"the topic has two histories of the first {checkpoint.size} entries: the log was changed")
+            with transaction.atomic():
+                checkpoint_store.add(head.log, checkpoint, note)
+        if self._lacking:
+            checkpoint, note = self._lacking.pop()
+            self._last, self.newest = self._own(note, checkpoint.size), (head.log, checkpoint.size)
+            logger.info("checkpoints up to that of %d entries are stored again, from the topic", checkpoint.size)
+            self._lacking.clear()
 
     def _sign(self, head: Head) -> None:
         extensions = (f"{NEXT_KEY}{self._key.verifier}",) if self._hands_over else ()

@@ -12,6 +12,7 @@ from audit.checkpointer import Checkpointer
 from audit.models import Checkpoint as Row
 from audit.models import LogHead
 from audit.signed_note import Note, SigningKey
+from audit.verification.verifier import Options, Verifier
 from taskpulse import metrics
 from tasks.active_lock import ActiveLock
 from tests.recording import grow_log
@@ -444,3 +445,42 @@ def test_nothing_is_signed_before_the_topic_was_asked(db, wipeable_broker, monke
     wipeable_broker.start()
     wait_until(lambda: not worker.step() and sizes() == [1], 40, "the checkpoint is signed")
     worker.close_but_database()
+
+
+def set_back_to(size: int) -> None:
+    """The checkpoints, as by a restore."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE audit_checkpoint DISABLE TRIGGER ALL")
+        cursor.execute("DELETE FROM audit_checkpoint WHERE size > %s", [size])
+        cursor.execute("ALTER TABLE audit_checkpoint ENABLE TRIGGER ALL")
+
+
+def test_what_a_restore_lost_of_checkpoints_alone_is_stored_again(start):
+    """The dump has all entries that were signed for, and was made before they were; then others were recorded."""
+    worker = start()
+    for _ in range(4):
+        grow_log(2)
+        worker.step()
+    assert sizes() == [2, 4, 6, 8]
+    set_back_to(2)
+    grow_log(1)
+    start().step()
+    assert sizes() == [2, 4, 6, 8, 9]
+    report = Verifier([KEY.verifier], CheckpointTopic().all([KEY.verifier]), Options()).run()
+    assert (list(map(str, report.findings)), report.pinned) == ([], 9)
+    set_back_to(6)
+    start().step()  # of all entries there is a checkpoint: none is signed anew
+    assert sizes() == [2, 4, 6, 8, 9]
+
+
+def test_a_checkpoint_on_the_topic_that_the_entries_contradict_is_not_stored_again(start, caplog):
+    grow_log(6)
+    worker = start()
+    worker.step()
+    CheckpointTopic().publish(ORIGIN, [signed(7)])
+    grow_log(2)
+    worker = start()
+    CheckpointTopic().publish(ORIGIN, [signed(8, tree_head(leaf_records()))])
+    worker.step()
+    assert (sizes(), refused()) == ([6], "fork")
+    assert "the topic has two histories of the first 7 entries" in caplog.text

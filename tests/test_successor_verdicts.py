@@ -19,7 +19,7 @@ from tests.recording import task_with_versions
 from tests.rewriting import disable_triggers, recompute
 from tests.signed_log import Log, execute, grow, record_all
 from tests.test_archive import END
-from tests.test_verify_audit import command, only
+from tests.test_verify_audit import act_of_erasure, command, erase, only
 
 ORIGIN, SECOND = "taskpulse/audit", "taskpulse/audit/10"
 
@@ -70,6 +70,16 @@ def test_what_is_open_in_each_log_is_said_of_each(log):
     assert (only(report).seq, report.pinned) == (10, 5)
     assert any("Entries 6 to 9 can still be cut off" in text for text in report.not_proved)
     assert any("That the log taskpulse/audit is the one that was closed: entry 10" in text for text in report.not_proved)
+
+
+@pytest.mark.foreign_events
+def test_an_opening_that_was_erased_pins_nothing_and_is_no_tampering(log):
+    disable_triggers()
+    erase(act_of_erasure([[10, 10]]), 10)
+    report = log.verify()
+    assert not report.tampered, list(map(str, report.findings))
+    assert report.pinned == 5
+    assert any("entry 10, which says so, is altered or erased" in text for text in report.not_proved)
 
 
 @pytest.mark.foreign_events

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from audit import successor
+from audit import redaction, successor
 from audit.checkpoint import Checkpoint
 from audit.merkle import HASH_SIZE
 from audit.verification import archived, entries
@@ -42,14 +42,14 @@ def read(heads: Sequence[Head], report: Report) -> dict[int, Opening]:
             sound = bool(rows) and not list(entries.check(session, head.origin, rows, Counter()))
             # After the entry, so that what was archived meanwhile is told of by now.
             is_archived = not rows and head.log <= archived.read(session).until
-        if sound:
+        if sound and redaction.accounted_by(orjson.loads(rows[0][entries.EVENT_DATA])) is None:
             told = _told(orjson.loads(rows[0][entries.EVENT_DATA]), head.origin)
             faults = list(_faults(told, before, head))
             report.add(*faults)
             if not faults:
                 found[before.log] = Opening(head.log, before.size, base64.b64decode(told["root"]), _promised(told))
         else:
-            why = "is archived, and its file proves it" if is_archived else "cannot be read"
+            why = "is archived, and its file proves it" if is_archived else "is altered or erased"
             report.not_proved.append(
                 f"That the log {before.origin} is the one that was closed: entry {head.log}, which says so, {why}."
             )

@@ -10,7 +10,6 @@ from django.db import connection
 
 from audit import checkpoint_store
 from audit.checkpoint import Checkpoint
-from audit.key_ring import KeyRing
 from audit.signed_note import VerifierKey
 from audit.verification import accounts, archived, drift, outside, served, served_log, spans, subjects, succession, trust
 from audit.verification.heads import Head
@@ -52,9 +51,8 @@ class Verifier:
         heads = heads_of(report)
         if any(head.signed for head in heads) and not self._keys:
             raise CannotCheck("no verifier key: give the log's by --key (`manage.py audit_key --show` prints it)")
-        self._ring = KeyRing(self._keys, {head.origin: head.log for head in heads})
         with read_only():
-            self._ring.learn(checkpoint_store.hand_overs([head.log for head in heads]))
+            self._ring = checkpoint_store.ring(self._keys)
         openings = succession.read(heads, report)
         by_origin = {head.origin: head for head in heads}
         held = outside.compare(self._held, by_origin, report, self._may_be_unstored(openings))

@@ -7,6 +7,7 @@ from confluent_kafka import KafkaException
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
+from audit import checkpoint_store
 from audit.checkpoint import Checkpoint, key_for
 from audit.checkpoint_topic import CheckpointTopic
 from audit.checkpointer import LOCK
@@ -71,7 +72,7 @@ class Command(BaseCommand):
         keys = [of for one in given if present and (of := key_for(one, present.origin))]
         if not keys:
             raise CommandError("no verifier key of the log: give it by --key (`manage.py audit_key --show` prints it)")
-        held = [open_held(path, keys) for path in files] + [CheckpointTopic().newest(present.origin, keys)]
+        held = [open_held(path, keys) for path in files] + [CheckpointTopic().newest(present.origin, checkpoint_store.ring(given))]
         found = [checkpoint for checkpoint in held if checkpoint is not None]
         if not found:
             self.stderr.write("no checkpoint is known outside the database: how many entries were lost cannot be said")
