@@ -22,6 +22,11 @@ from taskpulse.kinds import Kind
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 PREFIX = "TASKPULSE_"
+# What OpenTelemetry itself reads (OpenTelemetry Protocol Exporter, Configuration Options).
+_OTLP = re.compile(
+    r"OTEL_EXPORTER_OTLP_((TRACES|METRICS|LOGS)_)?"
+    r"(ENDPOINT|PROTOCOL|HEADERS|TIMEOUT|COMPRESSION|INSECURE|CERTIFICATE|CLIENT_KEY|CLIENT_CERTIFICATE)"
+)
 # What Kubernetes adds to every container for a service whose name begins with "taskpulse" (documentation: Service,
 # environment variables): TASKPULSE_WEB_SERVICE_HOST, TASKPULSE_WEB_PORT_80_TCP_ADDR …
 _SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -158,7 +163,9 @@ class Environment:
         """Variables that look like one of our settings without being one, and which; none of ours begins with TASKPULSE_."""
         known = self.known_names()
         families = {name.partition("_")[0] for name in known if "_" in name and not name.startswith(PREFIX)}
-        strangers = (name for name in self._variables if name not in known and not name.startswith(PREFIX))
+        strangers = (
+            name for name in self._variables if name not in known and not name.startswith(PREFIX) and not _OTLP.fullmatch(name)
+        )
         found = {}
         for name in sorted(strangers):
             near = PREFIX + name if "_" in name and PREFIX + name in known else None

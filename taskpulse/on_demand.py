@@ -34,8 +34,8 @@ class OnDemand(Generic[Value]):
         with self._changed:
             if time.monotonic() - self._read_at > self.FRESH:
                 if self._began is None:
+                    threading.Thread(target=self._run, name=self._name, daemon=True).start()  # RuntimeError where there is none
                     self._began = time.monotonic()
-                    threading.Thread(target=self._run, name=self._name, daemon=True).start()
                 answered = self._changed.wait_for(lambda: self._began is None, patience)
                 if not answered and self._is_outdated():
                     return Look(None, TimeoutError(f"no answer after {time.monotonic() - self._began:.1f} s"))

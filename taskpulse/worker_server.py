@@ -52,10 +52,14 @@ class WorkerServer(ThreadingHTTPServer):
         self.server_close()
 
     def process_request(self, request, client_address):
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started: socketserver closes the connection
+            self._free.release()
+            raise
 
     def process_request_thread(self, request, client_address):
         try:

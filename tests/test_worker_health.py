@@ -177,6 +177,29 @@ def test_those_who_ask_at_once_share_a_look():
     assert len(calls) == 1
 
 
+def test_a_look_for_which_there_was_no_thread_is_taken_the_next_time(monkeypatch):
+    look = OnDemand("test", lambda: 7)
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            look.look(0)
+    assert look.look(10).value == 7
+
+
+def test_a_probe_for_which_there_was_no_thread_keeps_no_place(served, monkeypatch):
+    _, _, server = served
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(worker_server.ThreadingHTTPServer, "process_request", no_thread)
+        for _ in range(worker_server.MOST + 1):
+            with socket.create_connection(server.server_address[:2], timeout=10) as client:
+                assert client.recv(1) == b""
+    assert ask(server, "/healthz")[0] == 200
+
+
+def no_thread(*_):
+    raise RuntimeError("can't start new thread")
+
+
 def test_a_look_without_an_answer_takes_no_longer_than_the_patience(monkeypatch):
     proceed = threading.Event()
     look = OnDemand("test", lambda: proceed.wait(30))
