@@ -70,7 +70,8 @@ def check_bundles(
     """The records of each bundle, or of a `share` of them, against the leaves from index `start` on; None where one is
     missing. There are as many as its tile has hashes: more than `leaves`, where the log has grown since."""
     widths = {number: len(hashes) // HASH_SIZE for number, hashes, _ in stored}
-    first, last = start // WIDTH, (start + len(leaves) - 1) // WIDTH
+    # Those that begin here.
+    first, last = -(-start // WIDTH), (start + len(leaves) - 1) // WIDTH
     for batch in range(first, last + 1, _BUNDLES):
         if share < 1 and random.random() >= share:  # noqa: S311
             continue
