@@ -178,7 +178,7 @@ def test_a_host_that_is_lost_is_noticed_within_ten_seconds(env, monkeypatch, com
     assert options["tcp_user_timeout"] <= 10_000
 
 
-POOLED = {"TASKPULSE_POOLER": "transaction", "DATABASE_DIRECT_URL": "postgresql://u@d/n"}
+_POOLED_WORKER = {"TASKPULSE_POOLER": "transaction", "DATABASE_DIRECT_URL": "postgresql://u@d/n"}
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,8 @@ POOLED = {"TASKPULSE_POOLER": "transaction", "DATABASE_DIRECT_URL": "postgresql:
         ("consume_events", {"TASKPULSE_WORKER_STATEMENT_TIMEOUT_MS": "0"}, None),
         ("consume_events", {"DATABASE_URL": "postgresql://u@h/n?options=-c%20x.y%3D1"}, "-c statement_timeout=60000 -c x.y=1"),
         # A pooler refuses what is set at the start of a session, and gives the session to others.
-        ("consume_events", POOLED, None),
-        ("relay_outbox", POOLED, "-c statement_timeout=60000"),
+        ("consume_events", _POOLED_WORKER, None),
+        ("relay_outbox", _POOLED_WORKER, "-c statement_timeout=60000"),
         ("migrate", {}, None),
         ("", {}, None),
     ],
