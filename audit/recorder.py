@@ -137,7 +137,9 @@ def _tell(recorded, head: ledger.Head, sorted_out: reconcile.SortedOut, refused:
         "duration_ms": round((time.monotonic() - began) * 1000, 3),
     }
     request_ids = (item.event.requestid for item in recorded)
-    logs.batch(logger, "%(recorded)d events recorded in %(duration_ms).1f ms", fields, request_ids)
+    named = ((item.event.id, item.event.taskid) for item in recorded)
+    text = "%(recorded)d events recorded in %(duration_ms).1f ms"
+    logs.batch(logger, text, fields, request_ids, len(recorded), named)
     if tracing.ENABLED:
         tracing.batch("consumer", "record", (item.message.value() for item in recorded), began, committing)
 

@@ -143,8 +143,12 @@ def stack(error: BaseException) -> str:
     return "\n\nwhich led to\n\n".join(reversed(parts))
 
 
-def batch(logger: logging.Logger, message: str, fields: dict, request_ids: Iterable[str | None]) -> None:
-    """The line of a batch, with the ids of the requests that caused it, so that `grep` finds a request's way.
+def batch(
+    logger: logging.Logger, message: str, fields: dict, request_ids: Iterable[str | None], count: int, events: Iterable[tuple]
+) -> None:
+    """The line of a batch, with the ids of the requests that caused it, so that `grep` finds a request's way; of a small one
+    with those of its events and tasks too, as a request's line has them, since a change by raw SQL has no request. `events`:
+    (event id, task id or None) of each of the `count`, looked at only then.
 
     Each id stands in exactly one line. There are 100 in a line: what does not fit follows in further lines with the same
     fields, so that a catch-up of 20,000 events a second writes 200 lines and not 20,000.
@@ -152,9 +156,17 @@ def batch(logger: logging.Logger, message: str, fields: dict, request_ids: Itera
     if not logger.isEnabledFor(logging.INFO):
         return
     ids = [name[:128] for name in dict.fromkeys(request_ids) if name]
+    if count <= context.NOTED:
+        fields = fields | _named(events)
     logger.info(message, fields | {"request_ids": ids[:_IDS_A_LINE] or None})
     for start in range(_IDS_A_LINE, len(ids), _IDS_A_LINE):
         logger.info(
             "%(more)d more requests of that batch",
             fields | {"more": len(ids) - start, "request_ids": ids[start : start + _IDS_A_LINE]},
         )
+
+
+def _named(events: Iterable[tuple]) -> dict[str, list[str] | None]:
+    pairs = list(events)
+    tasks = dict.fromkeys(str(task) for _, task in pairs if task is not None)
+    return {"event_ids": [str(event) for event, _ in pairs] or None, "task_ids": list(tasks) or None}

@@ -178,6 +178,8 @@ def _tell(rows: Sequence[Row], report: Report, began: float) -> None:
         fields = {"published": len(published), "duration_ms": round((time.monotonic() - began) * 1000, 3)}
         fields |= {"outbox_first": published[0].id, "outbox_last": published[-1].id}
         request_ids = (events.attribute(row.payload, events.REQUEST_ID) for row in published)
-        logs.batch(logger, "%(published)d events published in %(duration_ms).1f ms", fields, request_ids)
+        named = ((events.attribute(row.payload, events.ID), row.task_id) for row in published)
+        text = "%(published)d events published in %(duration_ms).1f ms"
+        logs.batch(logger, text, fields, request_ids, len(published), named)
         if tracing.ENABLED:
             tracing.batch("relay", "publish", (row.payload for row in published), began)

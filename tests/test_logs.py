@@ -8,6 +8,7 @@ import logging.config
 import os
 import subprocess
 import sys
+import uuid
 from contextlib import contextmanager
 
 import pytest
@@ -192,10 +193,30 @@ def test_the_request_id_leads_from_the_request_to_the_entry(committed_db, topic)
     assert [line["logger"] for line in story if line["logger"] == "taskpulse.access"] == ["taskpulse.access"] * 2
     assert {line["logger"] for line in story} == {"taskpulse.access", "taskpulse.relay", "taskpulse.recorder"}
     entries = list(Entry.objects.filter(request_id=REQUEST).order_by("seq"))
-    assert [str(entry.event_id) for entry in entries] == [name for line in story for name in line.get("event_ids", ())]
+    of_requests = [line for line in story if line["logger"] == "taskpulse.access"]
+    assert [str(entry.event_id) for entry in entries] == [name for line in of_requests for name in line["event_ids"]]
     ranges = [(line["seq_first"], line["seq_last"]) for line in story if "seq_first" in line]
     for entry in entries:
         assert any(first <= entry.seq <= last for first, last in ranges)
+
+
+def test_a_change_without_a_request_is_found_by_its_task_and_its_event(committed_db, topic):
+    tasks = [Task.objects.create(title="x") for _ in range(2)]
+    relay = Relay()
+    with captured() as stream:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE tasks_task SET priority = 'high'")
+        try:
+            wait_until(lambda: relay.step() or not OutboxEvent.objects.filter(published_at=None).exists(), 30, "published")
+        finally:
+            relay.close()
+        record(messages(waiting()))
+    entries = {str(entry.event_id): str(entry.task_id) for entry in Entry.objects.all()}
+    assert len(entries) == 4
+    for logger in ("taskpulse.relay", "taskpulse.recorder"):
+        lines = [line for line in written(stream) if line["logger"] == logger and "event_ids" in line]
+        assert sorted(name for line in lines for name in line["event_ids"]) == sorted(entries)
+        assert {name for line in lines for name in line["task_ids"]} == {str(task.pk) for task in tasks}
 
 
 def test_in_a_catch_up_every_request_is_found_and_no_event_has_a_line_of_its_own(committed_db):
@@ -210,12 +231,14 @@ def test_in_a_catch_up_every_request_is_found_and_no_event_has_a_line_of_its_own
     assert [len(line["request_ids"]) for line in lines] == [100, 100, 25]
     assert [name for line in lines for name in line["request_ids"]] == [f"request-{number}" for number in range(225)]
     assert {(line["recorded"], line["seq_first"], line["seq_last"]) for line in lines} == {(450, 1, 450)}
+    assert not any("event_ids" in line or "task_ids" in line for line in lines)
     assert max(map(len, stream.getvalue().splitlines())) < 16_384
 
 
 def test_the_longest_ids_keep_a_line_below_the_cut_of_container_engines():
     with captured() as stream:
-        logs.batch(logging.getLogger("taskpulse.x"), "x", {"n": 1}, [f"{number:0500d}" for number in range(0, 10**6, 4_000)])
+        ids = [f"{number:0500d}" for number in range(0, 10**6, 4_000)]
+        logs.batch(logging.getLogger("taskpulse.x"), "x", {"n": 1}, ids, 20, [(uuid.uuid4(), uuid.uuid4()) for _ in range(20)])
     ids = [name for line in written(stream) for name in line["request_ids"]]
     assert len(ids) == 250
     assert {len(name) for name in ids} == {128}
@@ -227,9 +250,13 @@ _ids = st.text(st.sampled_from("aZ09._:/+=@-"), min_size=1, max_size=128)
 
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.just('","requestid":"forged"'), _ids | st.none(), _ids | st.none())
 def test_an_attribute_is_read_without_parsing(text, request_id, traceparent):
-    attributes = {"actorid": text or "x", "reason": text, "requestid": request_id, "traceparent": traceparent}
+    own = str(uuid.uuid4())
+    attributes = {"actorid": text or "x", "id": own, "reason": text, "requestid": request_id, "traceparent": traceparent}
     attributes = {name: value for name, value in attributes.items() if value}
-    payload = events.canonical(attributes | {"data": {"task": {"title": text, "labels": [text, ',"requestid":"x"']}}, "type": "x"})
+    payload = events.canonical(
+        attributes | {"data": {"task": {"a": 1, "id": "another", "title": text, "labels": [text, ',"requestid":"x"']}}, "type": "x"}
+    )
+    assert events.attribute(payload, events.ID) == own
     assert events.attribute(payload, events.REQUEST_ID) == request_id
     assert events.attribute(payload, events.TRACEPARENT) == traceparent
 
