@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from django.db import IntegrityError, connection, transaction
+from django_prometheus.db import errors_total, execute_many_total, execute_total, query_duration_seconds
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
@@ -134,3 +136,23 @@ def test_the_recorder_counts_the_seconds_from_each_change_to_its_entry(db):
     after = count("count"), count("sum"), count("bucket", le="3600.0")
     assert (after[0] - before[0], after[2] - before[2]) == (3, 3)
     assert 0 < after[1] - before[1] < 3 * 3600
+
+
+def test_statements_are_counted_as_django_prometheus_does(db):
+    labels = ("default", "postgresql")
+    figures = (execute_total, execute_many_total, query_duration_seconds)
+
+    def counted() -> list[float]:
+        return [next(s.value for s in one.labels(*labels)._child_samples() if s.name in ("_total", "_count")) for one in figures]
+
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE counted (n int NOT NULL)")
+        before = counted()
+        cursor.execute("SELECT 1")
+        cursor.executemany("INSERT INTO counted VALUES (%s)", [(number,) for number in range(5)])
+        assert [now - then for now, then in zip(counted(), before, strict=True)] == [6, 5, 2]
+        failed = errors_total.labels(*labels, "NotNullViolation")
+        seen = failed._value.get()
+        with pytest.raises(IntegrityError), transaction.atomic():
+            cursor.executemany("INSERT INTO counted VALUES (%s)", [(None,)])
+        assert failed._value.get() == seen + 1

@@ -6,13 +6,20 @@ import functools
 from time import perf_counter
 
 from django.db.backends.postgresql import base
-from django_prometheus.db import connection_errors_total, connections_total, errors_total, execute_total, query_duration_seconds
+from django_prometheus.db import (
+    connection_errors_total,
+    connections_total,
+    errors_total,
+    execute_many_total,
+    execute_total,
+    query_duration_seconds,
+)
 
 
 @functools.cache
 def _metered(cursor_class: type, alias: str, vendor: str) -> type:
     """The cursor class that counts and times what it executes, and counts errors by their class."""
-    count = execute_total.labels(alias, vendor).inc
+    count, count_many = execute_total.labels(alias, vendor).inc, execute_many_total.labels(alias, vendor).inc
     observe = query_duration_seconds.labels(alias, vendor).observe
 
     class MeteredCursor(cursor_class):
@@ -25,6 +32,18 @@ def _metered(cursor_class: type, alias: str, vendor: str) -> type:
                 raise
             finally:
                 count()
+                observe(perf_counter() - began)
+
+        def executemany(self, query, params_seq, *args, **kwargs):
+            rows, began = list(params_seq), perf_counter()
+            try:
+                return super().executemany(query, rows, *args, **kwargs)
+            except Exception as error:
+                errors_total.labels(alias, vendor, type(error).__name__).inc()
+                raise
+            finally:
+                count(len(rows))
+                count_many(len(rows))
                 observe(perf_counter() - began)
 
     return MeteredCursor
