@@ -7,7 +7,7 @@ export PYTHONWARNINGS ?= ignore
 # For commands that read the settings and neither database nor sessions.
 UNUSED_SETTINGS := TASKPULSE_MODE=local SECRET_KEY=lint DATABASE_URL=postgresql://lint@localhost/lint
 
-.PHONY: run test test-kafka test-load kafka-away tamper-test chaos bench bench-outbox bench-reading bench-stream bench-verify plans test-lists lint settings-table openapi messages problem-types requirements sbom audit-packages licences image image-test compose-test
+.PHONY: run test test-kafka test-load kafka-away tamper-test chaos bench bench-outbox bench-reading bench-stream bench-verify plans test-lists lint settings-table openapi messages problem-types requirements sbom audit-packages licences arm64-packages image image-test compose-test
 
 run: $(VENV)/.run
 	@exec $(BIN)/python manage.py up
@@ -129,14 +129,24 @@ requirements: $(VENV)/.made
 	$(COMPILE) tests/benchmarks/requirements.in -c requirements.txt -c requirements-embedded.txt -c requirements-dev.txt -o tests/benchmarks/requirements.txt
 	$(COMPILE) tests/schemathesis/requirements.in -c requirements.txt -c requirements-embedded.txt -c requirements-dev.txt -c tests/benchmarks/requirements.txt -o tests/schemathesis/requirements.txt
 
+LISTS := requirements.txt requirements-embedded.txt requirements-dev.txt tests/benchmarks/requirements.txt tests/schemathesis/requirements.txt
+
 sbom: $(VENV)/.dev $(VENV)/.image
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible -o sbom.cdx.json $(VENV)/image/bin/python
 
 audit-packages: $(VENV)/.dev
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.txt -r requirements-embedded.txt -r requirements-dev.txt
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes $(LISTS:%=-r %)
 
-licences: $(VENV)/.dev $(VENV)/.image
-	$(BIN)/pip-licenses --python $(VENV)/image/bin/python $(ARGS)
+# Of the image, and of what `make run` installs beside.
+licences: $(VENV)/.dev $(VENV)/.product
+	$(BIN)/pip-licenses --python $(VENV)/product/bin/python $(ARGS)
+
+# Whether every package of the image has a wheel for arm64, of the hash that is written down.
+arm64-packages: $(VENV)/.made
+	@rm -rf $(VENV)/arm64
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --dest $(VENV)/arm64 --no-deps --require-hashes \
+		--only-binary=:all: --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 --implementation cp \
+		--python-version $$(sed -n 's/^ARG PYTHON_IMAGE=python:\([0-9.]*\)-.*/\1/p' Dockerfile) -r requirements.txt
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -148,14 +158,16 @@ $(VENV)/.run: REQUIREMENTS := requirements.txt requirements-embedded.txt
 $(VENV)/.dev: REQUIREMENTS := requirements.txt requirements-embedded.txt requirements-dev.txt
 $(VENV)/.bench: REQUIREMENTS := requirements.txt requirements-embedded.txt requirements-dev.txt tests/benchmarks/requirements.txt
 $(VENV)/.schemathesis: REQUIREMENTS := requirements.txt requirements-embedded.txt requirements-dev.txt tests/schemathesis/requirements.txt
-# What the image holds and nothing else, for the inventories.
+# What the image holds and nothing else, and what the product does, for the inventories.
 $(VENV)/.image: REQUIREMENTS := requirements.txt
-$(VENV)/.image: INTO := --python $(VENV)/image
-$(VENV)/.run $(VENV)/.dev $(VENV)/.bench $(VENV)/.schemathesis $(VENV)/.image: $(VENV)/.made FORCE
+$(VENV)/.image: INTO := $(VENV)/image
+$(VENV)/.product: REQUIREMENTS := requirements.txt requirements-embedded.txt
+$(VENV)/.product: INTO := $(VENV)/product
+$(VENV)/.run $(VENV)/.dev $(VENV)/.bench $(VENV)/.schemathesis $(VENV)/.image $(VENV)/.product: $(VENV)/.made FORCE
 	@sum=$$(cat $(REQUIREMENTS) | cksum); if [ "$$sum" != "$$(cat $@ 2>/dev/null)" ]; then \
 		echo "installing $(lastword $(REQUIREMENTS)) …"; \
-		if [ -n "$(INTO)" ]; then $(BIN)/python -m venv --clear --without-pip $(VENV)/image; fi && \
-		$(BIN)/python -m pip $(INTO) install --quiet --disable-pip-version-check --require-hashes $(REQUIREMENTS:%=-r %) && echo "$$sum" > $@; fi
+		if [ -n "$(INTO)" ]; then $(BIN)/python -m venv --clear --without-pip $(INTO); fi && \
+		$(BIN)/python -m pip $(INTO:%=--python %) install --quiet --disable-pip-version-check --require-hashes $(REQUIREMENTS:%=-r %) && echo "$$sum" > $@; fi
 
 # The peer that runs on Node.js, where npm is there; elsewhere the benchmarks leave it out.
 EXPRESS := tests/benchmarks/peer_express

@@ -104,3 +104,8 @@ def test_the_lock_of_the_express_peer_has_checksums_and_names_no_registry():
     assert lock.pop("")["dependencies"] == json.loads((folder / "package.json").read_text())["dependencies"]
     assert lock
     assert [name for name, entry in lock.items() if "resolved" in entry or not entry["integrity"].startswith("sha512-")] == []
+
+
+def test_known_vulnerabilities_are_looked_for_in_all_lists():
+    (lists,) = re.findall(r"^LISTS := (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert lists.split() == [f"{stem}.txt" for stem in LISTS]
