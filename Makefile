@@ -78,7 +78,7 @@ settings-table: $(VENV)/.dev
 # The catalogues of translations, from the code; then translate what is new in taskpulse/locale/*/LC_MESSAGES/django.po and make it again.
 LANGUAGES := de fr
 messages: $(VENV)/.dev
-	$(BIN)/pybabel -q extract --no-default-keywords -k _ -k Problem:2 -k Wrong:1 --no-location --sort-output --no-wrap -o $(VENV)/messages.pot taskpulse tasks audit
+	$(BIN)/pybabel -q extract --no-default-keywords -k _ -k Problem:2 -k Wrong:1 -k PermissionDenied:1 -k NotAcceptable:1 --no-location --sort-output --no-wrap -o $(VENV)/messages.pot taskpulse tasks audit
 	for language in $(LANGUAGES); do \
 		$(BIN)/pybabel -q update -i $(VENV)/messages.pot -d taskpulse/locale -D django -l $$language \
 			--no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date --no-wrap || exit 1; done

@@ -1,6 +1,7 @@
 """`/api/audit/export`: entries with their proofs as a stream, to be checked offline (docs/verification.md)."""
 
 from django.conf import settings
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
@@ -9,7 +10,7 @@ from audit.export import CONTENT_TYPE, Selection, bundle
 from taskpulse.errors import InvalidQuery
 from taskpulse.roles import Right
 from tasks.api import long_answers
-from tasks.api.filters import refuse_unknown, wrong_value
+from tasks.api.filters import A_MOMENT, given_twice, refuse_unknown, wrong_value
 from tasks.api.schema import problems
 from tasks.api.validation import Wrong, due_at, task_id
 from tasks.api.views import ApiViewSet
@@ -56,11 +57,11 @@ def _seq(text: str) -> int | None:
 
 
 _RULES = {
-    "task": (task_id, "the id of a task"),
-    "actor": (lambda text: text if 1 <= len(text) <= _ACTOR_LENGTH and "\x00" not in text else None, "the id of an actor"),
-    "since": (due_at, "a time with its zone, as 2026-01-15T10:30:00Z"),
-    "until": (due_at, "a time with its zone, as 2026-01-15T10:30:00Z"),
-    "from": (_seq, "the number of an entry"),
+    "task": (task_id, _("the id of a task")),
+    "actor": (lambda text: text if 1 <= len(text) <= _ACTOR_LENGTH and "\x00" not in text else None, _("the id of an actor")),
+    "since": (due_at, A_MOMENT),
+    "until": (due_at, A_MOMENT),
+    "from": (_seq, _("the number of an entry")),
 }
 
 
@@ -71,7 +72,7 @@ def _selection(query) -> Selection:
     for name, (rule, expected) in _RULES.items():
         values = query.getlist(name)
         if len(values) > 1:
-            errors.append({"parameter": name, "detail": f"{name}: given more than once."})
+            errors.append(given_twice(name))
         for text in values[:1]:
             try:
                 taken = rule(text)

@@ -6,10 +6,12 @@ from datetime import datetime
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from audit.api.search import Search
 from taskpulse.errors import InvalidQuery
-from tasks.api.filters import refuse_unknown, words, wrong_value
+from tasks.api.filters import A_MOMENT, given_twice, one_of, refuse_unknown, words, wrong_value
 from tasks.api.validation import Wrong, due_at, task_id
 from tasks.audited import AuditedModel
 from tasks.events import ACTIONS
@@ -22,7 +24,6 @@ ACT = r"audit(\.[a-z_]{1,50}){1,3}"
 _WITHIN = ("type", "request_id", "changed")
 TEXT_LENGTH = 200
 _MOST_VERSION = 2**63 - 1
-_A_TIME = "a time with its zone as 2026-01-15T10:30:00Z, its + written as %2B"
 
 
 def _models() -> list[type[AuditedModel]]:
@@ -45,16 +46,16 @@ def of_entries(query, user_id: int) -> Search:
     search, errors = Search(), []
     types, names = event_types(), fields()
     rules = {
-        "event": (search.events, task_id, "the id of an event"),
-        "task": (search.tasks, task_id, "the id of a task"),
+        "event": (search.events, task_id, _("the id of an event")),
+        "task": (search.tasks, task_id, _("the id of a task")),
         "actor": (
             search.actors,
             lambda value: _actor(value, user_id),
-            "an actor's id as entries show it, a user's name, or me",
+            _("an actor's id as entries show it, a user's name, or me"),
         ),
-        "type": (search.types, lambda value: _type(value, types), f"one of {', '.join(types)}, or an act as audit.redacted"),
-        "request_id": (search.request_ids, _text, f"text of 1 to {TEXT_LENGTH} characters"),
-        "changed": (search.changed, lambda value: value if value in names else None, "one of " + ", ".join(names)),
+        "type": (search.types, lambda value: _type(value, types), _type_expected(types)),
+        "request_id": (search.request_ids, _text, format_lazy(_("text of 1 to {most} characters"), most=TEXT_LENGTH)),
+        "changed": (search.changed, lambda value: value if value in names else None, one_of(names)),
     }
     for name, (found, rule, expected) in rules.items():
         try:
@@ -79,13 +80,10 @@ def of_entries(query, user_id: int) -> Search:
 def _impossible(query, search: Search) -> list[dict]:
     errors = []
     if search.since and search.until and search.since >= search.until:
-        errors.append({"parameter": "until", "detail": "until: expected a time after since."})
+        errors.append({"parameter": "until", "detail": _("until: expected a time after since.")})
     if not any(name in query for name in ("event", "task", "since")):
-        errors += [
-            {"parameter": name, "detail": f"{name}: needs a narrower search; add task, or since (and until) for a time span."}
-            for name in _WITHIN
-            if name in query
-        ]
+        detail = _("{name}: needs a narrower search; add task, or since (and until) for a time span.")
+        errors += [{"parameter": name, "detail": format_lazy(detail, name=name)} for name in _WITHIN if name in query]
     return errors
 
 
@@ -106,11 +104,11 @@ def of_past(query) -> Past:
         written = query["version"]
         version = int(written) if written.isascii() and written.isdigit() and len(written) <= 19 else 0
         if not 1 <= version <= _MOST_VERSION:
-            errors.append(wrong_value("version", written, "a whole number from 1"))
+            errors.append(wrong_value("version", written, _("a whole number from 1")))
         if "as_of" in query:
-            errors.append({"parameter": "version", "detail": "version: expected it or as_of, not both."})
+            errors.append({"parameter": "version", "detail": _("version: expected it or as_of, not both.")})
     if not ("version" in query or "as_of" in query):
-        errors.append({"parameter": "version", "detail": "version: expected it, or as_of."})
+        errors.append({"parameter": "version", "detail": _("version: expected it, or as_of.")})
     if errors:
         raise InvalidQuery(errors)
     return Past(version, moment)
@@ -120,7 +118,7 @@ def _refuse_unknown(query, known: tuple[str, ...]) -> None:
     refuse_unknown(query, known)
     twice = [name for name in _ONCE if len(query.getlist(name)) > 1]
     if twice:
-        raise InvalidQuery([{"parameter": name, "detail": f"{name}: given more than once."} for name in twice])
+        raise InvalidQuery([given_twice(name) for name in twice])
 
 
 def _moment(query, name: str, errors: list[dict]) -> datetime | None:
@@ -129,8 +127,12 @@ def _moment(query, name: str, errors: list[dict]) -> datetime | None:
     try:
         return due_at(query[name])
     except Wrong:
-        errors.append(wrong_value(name, query[name], _A_TIME))
+        errors.append(wrong_value(name, query[name], A_MOMENT))
         return None
+
+
+def _type_expected(types: list[str]):
+    return format_lazy(_("one of {values}, or an act as audit.redacted"), values=", ".join(types))
 
 
 def _type(value: str, known: list[str]) -> str | None:

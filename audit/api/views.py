@@ -2,6 +2,8 @@
 
 import orjson
 from django.http import Http404, HttpResponse
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 
@@ -126,11 +128,15 @@ def read_past(request, key) -> HttpResponse:
     else:
         state, point = past.at_time(key, asked.as_of), rfc3339(asked.as_of)
     if state is None:
-        raise Problem(404, f"There is no such task at {point}.")
+        detail = _("There is no such task at {point}.")
+        raise Problem(404, format_lazy(detail, point=point))
     if state.deleted:
-        raise Problem(404, f"There is no such task at {point}: version {state.version} is its deletion.")
+        detail = _("There is no such task at {point}: version {version} is its deletion.")
+        raise Problem(404, format_lazy(detail, point=point, version=state.version))
     if state.document is None:
-        by = f" by event {state.redacted_by}" if state.redacted_by else ""
-        raise Problem(410, f"The content of version {state.version} was erased{by}.")
+        detail = _("The content of version {version} was erased.")
+        if state.redacted_by:
+            detail = _("The content of version {version} was erased by event {event}.")
+        raise Problem(410, format_lazy(detail, version=state.version, event=state.redacted_by))
     # The keys as the task itself shows them: JSONB has an order of its own.
     return json_response(orjson.dumps(state.document, option=orjson.OPT_SORT_KEYS))

@@ -19,6 +19,8 @@ from tasks.api.operations import CREATE, DELETE, UPDATE, Operation
 from tasks.locked_update import update_locked
 from tasks.models import Task
 
+_DELETES = _("operation {number} deletes the parent")
+_MOVES = _("operation {number} makes the parent a subtask")
 _ORDER = [CREATE, UPDATE, DELETE]
 # Of the texts of the tasks that are named, as JSON: as many as a body has. Row, event and answer are in memory together, and 1,000
 # of the longest would have 120 MB in each.
@@ -69,11 +71,13 @@ def _open(operations) -> list[Operation]:
 def _meet(operation: Operation, row: Task | None) -> None:
     operation.row = row
     if row is None:
-        operation.refuse_member("id", f"there is no task {operation.key}", 404)
+        operation.refuse_member("id", writing.no_parent(operation.key)["detail"], 404)
     elif operation.version is None and settings.REQUIRE_IF_MATCH:
-        operation.refuse_member("version", "missing: name the version that was read, so that nobody's change is lost", 428)
+        detail = _("missing: name the version that was read, so that nobody's change is lost")
+        operation.refuse_member("version", detail, 428)
     elif operation.version not in (None, row.version):
-        operation.refuse_member("version", f"the task is at version {row.version} now, not at {operation.version}", 412)
+        detail = _("the task is at version {version} now, not at {named}")
+        operation.refuse_member("version", format_lazy(detail, version=row.version, named=operation.version), 412)
 
 
 def _judge(operation: Operation) -> None:
@@ -117,7 +121,7 @@ def _check_parents(operations: list[Operation], rows: dict, parents: set) -> Non
             continue
         is_new = operation.row is None or key != operation.row.parent_id
         if key in deleted:
-            operation.refuse(InvalidBody([{"pointer": "#/parent", "detail": f"operation {deleted[key]} deletes the parent"}]))
+            operation.refuse(InvalidBody([{"pointer": "#/parent", "detail": format_lazy(_DELETES, number=deleted[key])}]))
         elif is_new and key not in rows:
             operation.refuse(InvalidBody([writing.no_parent(key)]))
         elif is_new and key == operation.key:
@@ -150,8 +154,7 @@ def _check_moves(operations: list[Operation]) -> None:
         for one in reversed(chain):
             other = moves.get(_parent(one))
             if other is not None and other.problem is None:
-                detail = f"operation {other.index} makes the parent a subtask"
-                one.refuse(InvalidBody([{"pointer": "#/parent", "detail": detail}]))
+                one.refuse(InvalidBody([{"pointer": "#/parent", "detail": format_lazy(_MOVES, number=other.index)}]))
 
 
 def _write_or_split(operations: list[Operation], user, people: dict) -> None:

@@ -6,6 +6,7 @@ import threading
 from contextlib import contextmanager
 
 import orjson
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from taskpulse import problem_types
@@ -66,7 +67,8 @@ def _refuse_all(atomic: bool, asked: list[Operation]) -> None:
     types = {problem.type for problem in refused}
     shared = types.pop() if len(types) == 1 else problem_types.named(422)
     errors = [error for problem in refused for error in problem.errors]
-    detail = f"Nothing was changed: {len(refused)} of {len(asked)} operations cannot be done; see `errors`."
+    detail = _("Nothing was changed: {refused} of {asked} operations cannot be done; see `errors`.")
+    detail = format_lazy(detail, refused=len(refused), asked=len(asked))
     raise Problem(shared.status, detail, errors[: validation.MOST_ERRORS], type=shared.name)
 
 

@@ -92,7 +92,7 @@ def _values(request, required: bool) -> dict:
     values, errors = {}, []
     given = parsers.read_object(request._request)
     if required and "body" not in given:
-        errors.append({"pointer": "#/body", "detail": f"required: {validation.COMMENT_EXPECTED}"})
+        errors.append({"pointer": "#/body", "detail": validation.COMMENT_REQUIRED})
     for name, value in given.items():
         try:
             if name == "body":
@@ -100,7 +100,7 @@ def _values(request, required: bool) -> dict:
             elif name not in validation.COMMENT_OUTPUT_ONLY:
                 raise validation.Wrong("no such field; a comment has body")
         except validation.Wrong as wrong:
-            errors.append({"pointer": validation.pointer(name[:100]), "detail": str(wrong)})
+            errors.append({"pointer": validation.pointer(name[:100]), "detail": wrong.args[0]})
     if errors:
         raise InvalidBody(errors[: validation.MOST_ERRORS])
     return values

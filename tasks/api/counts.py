@@ -4,6 +4,7 @@
 import json
 
 from django.db import OperationalError, connection
+from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import Problem
 from tasks.api import prefer, rows
@@ -34,7 +35,7 @@ def exact(filters: Filters) -> int:
     except OperationalError as error:
         if getattr(error.__cause__, "sqlstate", None) != _TIMED_OUT:
             raise
-        detail = "Counting so many tasks takes too long. Ask by more filters, or for `Prefer: count=estimated`."
+        detail = _("Counting so many tasks takes too long. Ask by more filters, or for `Prefer: count=estimated`.")
         raise Problem(503, detail, type="database-timeout") from error
 
 

@@ -5,8 +5,11 @@ import difflib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
+
 from taskpulse.errors import InvalidQuery
-from tasks.api.validation import Wrong, due_at, task_id
+from tasks.api.validation import NoSuchTime, Wrong, due_at, task_id
 from tasks.models import CATEGORY_LENGTH, LABEL_LENGTH, Priority, Status
 
 MOST_VALUES = 50
@@ -54,11 +57,12 @@ def words(query, name: str) -> list[str]:
         # With a comma after it, since a reader would take a line break at the end for the end of the row.
         lines = [next(csv.reader([f"{given},"], skipinitialspace=True, strict=True))[:-1] for given in query.getlist(name)]
     except csv.Error:
-        detail = f"{name}: expected values separated by commas, one that holds a comma or a line break in double quotes."
-        raise InvalidQuery([{"parameter": name, "detail": detail}]) from None
+        detail = _("{name}: expected values separated by commas, one that holds a comma or a line break in double quotes.")
+        raise InvalidQuery([{"parameter": name, "detail": format_lazy(detail, name=name)}]) from None
     values = [word.strip(" ") for line in lines for word in line]
     if len(values) > MOST_VALUES:
-        raise InvalidQuery([{"parameter": name, "detail": f"{name}: expected at most {MOST_VALUES} values."}])
+        detail = format_lazy(_("{name}: expected at most {most} values."), name=name, most=MOST_VALUES)
+        raise InvalidQuery([{"parameter": name, "detail": detail}])
     return list(dict.fromkeys(values))
 
 
@@ -75,22 +79,43 @@ def unknown(query, known: tuple[str, ...]) -> list[dict]:
     for name in query:
         shown = name[:100].encode("utf-8", "replace").decode()
         if name not in known:
-            detail = f"{shown}: no such parameter{nearest(shown, known)}; there are {', '.join(known)}."
-            errors.append({"parameter": shown, "detail": detail})
+            errors.append({"parameter": shown, "detail": _no_such_parameter(shown, known)})
         elif name in ONCE and len(query.getlist(name)) > 1:
-            errors.append({"parameter": shown, "detail": f"{shown}: given more than once."})
+            errors.append(given_twice(shown))
     return errors[:_MOST_ERRORS]
 
 
-def nearest(name: str, known) -> str:
-    """`, did you mean …?` where one of the known names resembles it."""
-    found = difflib.get_close_matches(name.lower(), known, 1)
-    return f", did you mean {found[0]}?" if found else ""
+def given_twice(name: str) -> dict:
+    return {"parameter": name, "detail": format_lazy(_("{name}: given more than once."), name=name)}
 
 
-def wrong_value(name: str, value: str, expected: str, known=()) -> dict:
-    detail = f"{name}: {value[:100]!r} is not valid{nearest(value[:100], known)}; expected {expected}."
+def _nearest(name: str, known) -> str | None:
+    """The known name that it resembles, if one does."""
+    return next(iter(difflib.get_close_matches(name.lower(), known, 1)), None)
+
+
+def _no_such_parameter(name: str, known):
+    nearest, names = _nearest(name, known), ", ".join(known)
+    if nearest:
+        told = _("{name}: no such parameter, did you mean {nearest}?; there are {names}.")
+        return format_lazy(told, name=name, nearest=nearest, names=names)
+    return format_lazy(_("{name}: no such parameter; there are {names}."), name=name, names=names)
+
+
+def wrong_value(name: str, value: str, expected, known=()) -> dict:
+    """`expected`: a lazy text, or one that the catalogues have."""
+    shown, nearest = repr(value[:100]), _nearest(value[:100], known)
+    expected = _(expected) if isinstance(expected, str) else expected
+    if nearest:
+        told = _("{name}: {value} is not valid, did you mean {nearest}?; expected {expected}.")
+        detail = format_lazy(told, name=name, value=shown, nearest=nearest, expected=expected)
+    else:
+        detail = format_lazy(_("{name}: {value} is not valid; expected {expected}."), name=name, value=shown, expected=expected)
     return {"parameter": name, "detail": detail}
+
+
+def one_of(values):
+    return format_lazy(_("one of {values}"), values=", ".join(values))
 
 
 def of_tasks(query, user_id: int, errors: list[dict]) -> Filters:
@@ -122,7 +147,7 @@ def _overdue(written: str, filters: Filters, errors: list[dict]) -> None:
     elif written == "false":
         filters.conditions.append(Condition(f"(t.due_at IS NULL OR t.due_at >= now() OR t.status = '{Status.COMPLETED}')", ()))
     else:
-        errors.append(wrong_value("overdue", written, "true or false"))
+        errors.append(wrong_value("overdue", written, _("true or false")))
 
 
 def _values(query, name: str, rule, known, errors: list[dict]) -> list:
@@ -136,7 +161,7 @@ def _values(query, name: str, rule, known, errors: list[dict]) -> list:
         try:
             values.append(rule(value))
         except Wrong as wrong:
-            errors.append(wrong_value(name, value, str(wrong), known))
+            errors.append(wrong_value(name, value, wrong.args[0], known))
     return list(dict.fromkeys(values))
 
 
@@ -144,20 +169,21 @@ def _moment(name: str, written: str, errors: list[dict]):
     try:
         return due_at(written)
     except Wrong as wrong:
-        expected = "a date and time with its zone as 2026-01-15T10:30:00Z, its + written as %2B"
+        more = wrong.args[0] if isinstance(wrong, NoSuchTime) else None
         if len(written) == 10 and written.isascii() and written.count("-") == 2:
-            expected += "; a date alone names no moment, since a day begins at another one in each zone"
-        elif "no such time" in str(wrong):
-            expected += f"; {wrong}"
-        errors.append(wrong_value(name, written, expected))
+            more = _("a date alone names no moment, since a day begins at another one in each zone")
+        errors.append(wrong_value(name, written, format_lazy("{}; {}", A_MOMENT, more) if more else A_MOMENT))
         return None
+
+
+A_MOMENT = _("a date and time with its zone as 2026-01-15T10:30:00Z, its + written as %2B")
 
 
 # A rule takes a value as it is written and returns what the column has then; it raises Wrong with what was expected.
 def _one_of(values: list[str]):
     def rule(value: str, user_id: int) -> str:
         if value not in values:
-            raise Wrong(f"one of {', '.join(values)}")
+            raise Wrong(one_of(values))
         return value
 
     return rule
@@ -189,13 +215,15 @@ def _parent(value: str, user_id: int):
 def _category(value: str, user_id: int) -> str | None:
     """Empty text means none, as it does in a body."""
     if len(value) > CATEGORY_LENGTH or "\x00" in value:
-        raise Wrong(f"a category of at most {CATEGORY_LENGTH} characters, or nothing for tasks without one")
+        told = _("a category of at most {most} characters, or nothing for tasks without one")
+        raise Wrong(format_lazy(told, most=CATEGORY_LENGTH))
     return value or None
 
 
 def _label(value: str) -> str:
     if not 1 <= len(value) <= LABEL_LENGTH or "\x00" in value:
-        raise Wrong(f"a label of 1 to {LABEL_LENGTH} characters")
+        expected = _("a label of 1 to {most} characters")
+        raise Wrong(format_lazy(expected, most=LABEL_LENGTH))
     return value
 
 

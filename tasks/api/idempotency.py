@@ -30,9 +30,13 @@ DEMANDED = ("POST", "PATCH")
 _STRING = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _ESCAPED = re.compile(r'\\(["\\])')
 _BARE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
-_EXPECTED = (
-    f"expected one key of 1 to {LENGTH} printable ASCII characters, in double quotes or without spaces, quotes, commas, semicolons "
-    "and backslashes"
+_MISSING = _(
+    "Idempotency-Key is missing: expected one key of 1 to {most} printable ASCII characters, in double quotes or without spaces, "
+    "quotes, commas, semicolons and backslashes, a new one for each new request."
+)
+_MALFORMED = _(
+    "Idempotency-Key: expected one key of 1 to {most} printable ASCII characters, in double quotes or without spaces, quotes, "
+    "commas, semicolons and backslashes."
 )
 # What makes a request the same, besides its method and body.
 _SAME = ("PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
@@ -64,8 +68,7 @@ def once(request, write: Callable[[], HttpResponse]) -> Callable[[], HttpRespons
     header = request._request.META.get("HTTP_IDEMPOTENCY_KEY")
     if header is None:
         if settings.REQUIRE_IDEMPOTENCY_KEY and request.method in DEMANDED:
-            detail = f"Idempotency-Key is missing: {_EXPECTED}, a new one for each new request."
-            raise Problem(400, detail, type="idempotency-key-required")
+            raise Problem(400, format_lazy(_MISSING, most=LENGTH), type="idempotency-key-required")
         return write
     digest = hashlib.sha256(f"{request.user.pk}:{read_key(header)}".encode()).digest()
     fingerprint = _fingerprint(request._request)
@@ -87,7 +90,7 @@ def read_key(header: str) -> str:
     quoted = _STRING.fullmatch(header)
     key = _ESCAPED.sub(r"\1", quoted[1]) if quoted else header
     if not 1 <= len(key) <= LENGTH or not (quoted or _BARE.fullmatch(key)):
-        raise Problem(400, f"Idempotency-Key: {_EXPECTED}.")
+        raise Problem(400, format_lazy(_MALFORMED, most=LENGTH))
     return key
 
 
@@ -138,5 +141,5 @@ def _keep(digest: bytes, user_id: int, fingerprint: bytes, response: HttpRespons
 
 def _in_flight() -> Problem:
     KNOWN_KEYS.labels("in flight").inc()
-    detail = "A request with this Idempotency-Key is under way; send this one again for its answer."
+    detail = _("A request with this Idempotency-Key is under way; send this one again for its answer.")
     return Problem(409, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}, type="idempotency-key-in-use")

@@ -2,6 +2,8 @@
 
 import orjson
 from django.http import Http404, HttpResponse
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import InvalidBody, Problem
 from taskpulse.roles import Right
@@ -113,7 +115,7 @@ def _values(request, partial: bool) -> dict:
     given = parsers.read_object(request._request)
     values, errors = validation.validate(given, partial, _SHAPE)
     if not partial and "name" not in given:
-        errors.append({"pointer": "#/name", "detail": f"required: 1 to {LABEL_LENGTH} characters"})
+        errors.append({"pointer": "#/name", "detail": validation.required(LABEL_LENGTH)})
     if errors:
         raise InvalidBody(errors)
     return values
@@ -131,11 +133,11 @@ def _on_tasks(change, label: Label) -> None:
     try:
         change(label)
     except label_changes.TooManyTasks:
-        detail = (
-            f"More than {label_changes.MOST_TASKS:,} tasks bear this label, which a request does not change at once, since "
-            "they would all stay locked. Nothing was changed. `manage.py labels` renames and deletes on any number of tasks."
+        detail = _(
+            "More than {most} tasks bear this label, which a request does not change at once, since they would all stay locked. "
+            "Nothing was changed. `manage.py labels` renames and deletes on any number of tasks."
         )
-        raise Problem(409, detail, type="too-many-tasks") from None
+        raise Problem(409, format_lazy(detail, most=f"{label_changes.MOST_TASKS:,}"), type="too-many-tasks") from None
 
 
 def _written(label: Label, status: int, **headers) -> HttpResponse:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
+
 from taskpulse.errors import InvalidQuery
 from tasks.api import filters, members, pagination, search
 from tasks.api.filters import Filters
@@ -42,7 +45,8 @@ def read(query, user_id: int, whole: bool = False) -> Listing:
     shown = members.read(query, errors)
     if "subtasks" in shown.expanded and page.limit > members.MOST_WITH_SUBTASKS:
         most = members.MOST_WITH_SUBTASKS
-        errors.append({"parameter": "limit", "detail": f"limit: expected at most {most} with expand=subtasks."})
+        detail = format_lazy(_("limit: expected at most {most} with expand=subtasks."), most=most)
+        errors.append({"parameter": "limit", "detail": detail})
     if errors:
         raise InvalidQuery(errors)
     return Listing(asked, ordering, page, shown, keys)
@@ -64,5 +68,5 @@ def _ordering(query, asked: Filters, errors: list[dict]) -> Ordering | Relevance
         return ORDERINGS[f"-{column}"]
     name = query["ordering"]
     if name not in ORDERINGS:
-        errors.append(filters.wrong_value("ordering", name, "one of " + ", ".join(ORDERINGS), ORDERINGS))
+        errors.append(filters.wrong_value("ordering", name, filters.one_of(ORDERINGS), ORDERINGS))
     return ORDERINGS.get(name, DEFAULT)

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 
 from django.http import StreamingHttpResponse
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import Problem
 
@@ -39,7 +41,8 @@ def answer(blocks: Iterator[bytes], content_type: str, filename: str) -> Streami
     """`blocks` is a generator. What it raises later breaks the connection off, without the end that HTTP/1.1 gives a whole
     answer (RFC 9112 §8). Raises Problem (429) while MOST others are under way."""
     if not places.acquire(blocking=False):
-        raise Problem(429, f"{MOST} long answers are under way; try again later.", headers={"Retry-After": "10"})
+        detail = format_lazy(_("{most} long answers are under way; try again later."), most=MOST)
+        raise Problem(429, detail, headers={"Retry-After": "10"})
     stream = _Stream(blocks)
     try:
         stream.begin()

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from taskpulse.errors import InvalidQuery
-from tasks.api.filters import words, wrong_value
+from tasks.api.filters import one_of, words, wrong_value
 
 PARAMETERS = ("fields", "expand")
 SUBTASKS = 50
@@ -119,6 +119,5 @@ def _names(query, parameter: str, known, errors: list[dict]) -> frozenset[str]:
     except InvalidQuery as wrong:
         errors += wrong.errors
         return frozenset()
-    expected = "one of " + ", ".join(known)
-    errors += [wrong_value(parameter, name, expected, known) for name in names if name not in known][:100]
+    errors += [wrong_value(parameter, name, one_of(known), known) for name in names if name not in known][:100]
     return frozenset(names)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
+
 from taskpulse.errors import InvalidQuery
 
 LIMIT = 50
@@ -80,11 +83,12 @@ def read(query, keys: Keys, errors: list[dict] | None = None) -> Page:
         written = query["limit"]
         limit = int(written) if written.isascii() and written.isdigit() and len(written) <= 3 else 0
         if not 1 <= limit <= MOST:
-            found_wrong.append({"parameter": "limit", "detail": f"limit: expected a whole number from 1 to {MOST}."})
+            detail = format_lazy(_("limit: expected a whole number from 1 to {most}."), most=MOST)
+            found_wrong.append({"parameter": "limit", "detail": detail})
     if "cursor" in query:
         found = decode(keys, query["cursor"])
         if found is None:
-            detail = "cursor: expected one that a Link header of this list, in this order, gave; leave it out to begin anew."
+            detail = _("cursor: expected one that a Link header of this list, in this order, gave; leave it out to begin anew.")
             found_wrong.append({"parameter": "cursor", "detail": detail})
         else:
             key, backward = found
@@ -99,9 +103,9 @@ def read_whole(query, errors: list[dict]) -> Page:
     if written is not None:
         limit = int(written) if written.isascii() and written.isdigit() and len(written) < 19 else 0
         if not limit:
-            errors.append({"parameter": "limit", "detail": "limit: expected a whole number from 1 on."})
+            errors.append({"parameter": "limit", "detail": _("limit: expected a whole number from 1 on.")})
     if "cursor" in query:
-        errors.append({"parameter": "cursor", "detail": "cursor: this form of the list is given as a whole, and has none."})
+        errors.append({"parameter": "cursor", "detail": _("cursor: this form of the list is given as a whole, and has none.")})
     return Page(limit)
 
 

@@ -29,7 +29,7 @@ def read_object(request) -> dict:
     """The body of a Django request as a dict. Raises Problem: 400 for no JSON, 413, 415, 422 for another type."""
     document = read_json(request)
     if type(document) is not dict:
-        raise InvalidBody([{"pointer": "#", "detail": "expected an object"}])
+        raise InvalidBody([{"pointer": "#", "detail": _("expected an object")}])
     return document
 
 

@@ -38,7 +38,8 @@ def _names_version(tag: str, version: int) -> bool:
 
 def _tags(name: str, header: str) -> list[tuple[bool, str]]:
     if not _LIST.fullmatch(header):
-        raise Problem(400, f'{name}: expected "<version>" in double quotes as the ETag gives it, several by commas, or *')
+        detail = _('{name}: expected "<version>" in double quotes as the ETag gives it, several by commas, or *')
+        raise Problem(400, format_lazy(detail, name=name))
     return [(bool(weak), tag) for weak, tag in _TAG.findall(header)]
 
 
@@ -58,7 +59,7 @@ def check(request, version: int, tag: Callable[[], str], what: str = "task") -> 
     """
     header = request.META.get("HTTP_IF_MATCH")
     if header is None and settings.REQUIRE_IF_MATCH:
-        detail = 'If-Match is missing: send the ETag that you read ("<version>"), so that nobody\'s change is lost; * for any.'
+        detail = _('If-Match is missing: send the ETag that you read ("<version>"), so that nobody\'s change is lost; * for any.')
         raise Problem(428, detail)
     if header is not None and header.strip() != "*":
         tags = _tags("If-Match", header)

@@ -57,7 +57,7 @@ class TaskSerializer(serializers.Serializer):
         """Raises InvalidBody with every wrong field."""
         values, errors = validation.validate(data, self.partial)
         if not self.partial and "title" not in data:
-            errors.append({"pointer": "#/title", "detail": f"required: 1 to {TITLE_LENGTH} characters"})
+            errors.append({"pointer": "#/title", "detail": validation.required(TITLE_LENGTH)})
         if errors:
             raise InvalidBody(errors)
         return values

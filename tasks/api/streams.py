@@ -16,6 +16,7 @@ from typing import NamedTuple
 from django.conf import settings
 from django.db import connection, transaction
 from django.http import HttpResponse
+from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import InvalidQuery, Problem
 from tasks.api import long_answers, members, queries, rows
@@ -50,7 +51,8 @@ def asked_for(accept: str) -> Form | None:
 def answer(request, asked: Listing, form: Form):
     """Raises InvalidQuery, or Problem where a client could not see that the answer was broken off."""
     if form is CSV and asked.members.expanded:
-        raise InvalidQuery([{"parameter": "expand", "detail": "expand: a row of CSV has room for none; ask for JSON Lines."}])
+        detail = _("expand: a row of CSV has room for none; ask for JSON Lines.")
+        raise InvalidQuery([{"parameter": "expand", "detail": detail}])
     if request.META.get("SERVER_PROTOCOL") == "HTTP/1.0":
         raise Problem(406, "A stream needs HTTP/1.1: in HTTP/1.0 one that was broken off looks like a whole one.")
     if request.method == "HEAD":

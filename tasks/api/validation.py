@@ -37,6 +37,10 @@ class Wrong(ValueError):
         self.path = path
 
 
+class NoSuchTime(Wrong):
+    """Written as a time, of a day or an hour that there is not."""
+
+
 def pointer(*path) -> str:
     """A JSON Pointer as a URI fragment (RFC 6901 §6)."""
     tokens = (str(token).replace("~", "~0").replace("/", "~1") for token in path)
@@ -94,7 +98,8 @@ def labels(value) -> list[str]:
     if type(value) is not list:
         raise Wrong("expected a list of labels")
     if len(value) > LABELS * 10:
-        raise Wrong(f"expected at most {LABELS} labels")
+        detail = _("expected at most {most} labels")
+        raise Wrong(format_lazy(detail, most=LABELS))
     kept = list(dict.fromkeys(text(label, 1, LABEL_LENGTH, (index,)) for index, label in enumerate(value)))
     if len(kept) > LABELS:
         detail = _("expected at most {most} labels, got {got}")
@@ -166,14 +171,15 @@ def due_at(value) -> datetime | None:
     except OverflowError:
         raise Wrong("expected a time between the years 1 and 9999 in UTC") from None
     except ValueError as error:
-        raise Wrong(f"there is no such time: {error}") from None
+        raise NoSuchTime(format_lazy(_("there is no such time: {why}"), why=str(error))) from None
 
 
 def comment_body(value) -> str:
     """As written, and not blank."""
     written = text(value, 1, BODY_LENGTH)
     if not written.strip():
-        raise Wrong(f"expected {COMMENT_EXPECTED}")
+        detail = _("expected 1 to {most} characters, not all of them white space")
+        raise Wrong(format_lazy(detail, most=BODY_LENGTH))
     return written
 
 
@@ -192,11 +198,16 @@ RULES = {
 # What a task shows and a body may bring back; ignored (AIP-203).
 OUTPUT_ONLY = frozenset({"id", "version", "created_by", "created_at", "updated_at", "completed_at"})
 COMMENT_OUTPUT_ONLY = frozenset({"id", "version", "task", "author", "created_at", "updated_at"})
-COMMENT_EXPECTED = f"1 to {BODY_LENGTH} characters, not all of them white space"
+COMMENT_REQUIRED = format_lazy(_("required: 1 to {most} characters, not all of them white space"), most=BODY_LENGTH)
 # What null makes of the fields that cannot be null: what a new task has. It removes a member (RFC 7396), and a task
 # without it is one that was created without it. Only the title has no such value.
 _REMOVED = {name: Task._meta.get_field(name).get_default for name in ("description", "labels", "priority", "status")}
 MOST_ERRORS = 100
+
+
+def required(most: int):
+    """What is wrong where a text is missing."""
+    return format_lazy(_("required: 1 to {most} characters"), most=most)
 
 
 class Shape(NamedTuple):
@@ -221,7 +232,7 @@ def validate(body: dict, partial: bool = False, shape: Shape = TASK) -> tuple[di
         rule = shape.rules.get(name)
         if rule is None:
             if name not in shape.output_only:
-                detail = f"no such field; a {shape.kind} has " + ", ".join(shape.rules)
+                detail = format_lazy(_("no such field; there are {names}"), names=", ".join(shape.rules))
                 errors.append({"pointer": pointer(name[:100]), "detail": detail})
             continue
         try:
@@ -231,20 +242,28 @@ def validate(body: dict, partial: bool = False, shape: Shape = TASK) -> tuple[di
     return values, errors[:MOST_ERRORS]
 
 
+def _length(least: int, most: int):
+    return format_lazy(_("expected {least} to {most} characters"), least=least, most=most)
+
+
+_LABELS = _("expected at most {most} labels of 1 to {length} characters")
 _CONSTRAINTS = {
-    "task_title_not_empty": ("title", f"expected 1 to {TITLE_LENGTH} characters"),
-    "task_description_length": ("description", f"expected 0 to {DESCRIPTION_LENGTH} characters"),
-    "task_summary_length": ("summary", f"expected 0 to {SUMMARY_LENGTH} characters"),
-    "task_priority": ("priority", "expected one of " + ", ".join(Priority.values)),
-    "task_status": ("status", "expected one of " + ", ".join(Status.values)),
-    "task_status_transition": ("status", "a task that is completed cannot become pending; expected in_progress"),
-    "task_labels": ("labels", f"expected at most {LABELS} labels of 1 to {LABEL_LENGTH} characters"),
-    "task_years": ("due_at", "expected a time between the years 1 and 9999 in UTC"),
-    "task_not_its_own_parent": ("parent", "a task cannot be its own parent"),
-    "task_parent_one_level": ("parent", "subtasks are one level deep: the parent is a subtask, or this task has subtasks"),
-    "tasks_task_assignee_id": ("assignee", "there is no such person"),
-    "tasks_task_parent_id": ("parent", "there is no such task"),
-    "label_name": ("name", "there is a label of this name already"),
+    "task_title_not_empty": ("title", _length(1, TITLE_LENGTH)),
+    "task_description_length": ("description", _length(0, DESCRIPTION_LENGTH)),
+    "task_summary_length": ("summary", _length(0, SUMMARY_LENGTH)),
+    "task_priority": ("priority", format_lazy(_("expected one of {values}"), values=", ".join(Priority.values))),
+    "task_status": ("status", format_lazy(_("expected one of {values}"), values=", ".join(Status.values))),
+    "task_status_transition": ("status", _("a task that is completed cannot become pending; expected in_progress")),
+    "task_labels": (
+        "labels",
+        format_lazy(_("expected at most {most} labels of 1 to {length} characters"), most=LABELS, length=LABEL_LENGTH),
+    ),
+    "task_years": ("due_at", _("expected a time between the years 1 and 9999 in UTC")),
+    "task_not_its_own_parent": ("parent", _("a task cannot be its own parent")),
+    "task_parent_one_level": ("parent", _("subtasks are one level deep: the parent is a subtask, or this task has subtasks")),
+    "tasks_task_assignee_id": ("assignee", _("there is no such person")),
+    "tasks_task_parent_id": ("parent", _("there is no such task")),
+    "label_name": ("name", _("there is a label of this name already")),
 }
 
 
@@ -261,7 +280,7 @@ def constraint_errors(error) -> list[dict] | None:
     """
     if isinstance(error, DataError):
         # Whatever the rules let through and PostgreSQL cannot store.
-        return [{"pointer": "#", "detail": "a value cannot be stored"}]
+        return [{"pointer": "#", "detail": _("a value cannot be stored")}]
     name = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""
     for known in _CONSTRAINTS:
         if name == known or (known.startswith("tasks_task_") and name.startswith(known)):

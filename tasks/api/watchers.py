@@ -2,6 +2,8 @@
 
 import orjson
 from django.http import Http404
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 from rest_framework import exceptions
 
 from taskpulse.errors import Problem
@@ -37,7 +39,8 @@ class WatcherViewSet(ApiViewSet):
                 raise Http404
             person, watcher = around_queries.watcher(key, user_id)
             if person is None or not (person.is_active or watcher):
-                raise Problem(404, f"There is no active person {user_id}.")
+                detail = _("There is no active person {person}.")
+                raise Problem(404, format_lazy(detail, person=user_id))
             status = 200 if watcher else 201
             if watcher is None:
                 watcher = Watcher(task_id=key, user=person)

@@ -5,6 +5,8 @@ import time
 
 from django.db import DataError, IntegrityError, OperationalError, transaction
 from django.http import HttpResponse
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import InvalidBody, Problem
 from tasks import transitions
@@ -42,9 +44,10 @@ def answer(request, write) -> HttpResponse:
 
 def check_transition(task: Task, values: dict) -> None:
     """Raises Problem 409 if the task, as it is, may not get the status that is given."""
-    wrong = "status" in values and transitions.refusal(task.status, values["status"])
-    if wrong:
-        detail = f"{wrong[0].upper()}{wrong[1:]}. Nothing was changed."
+    if "status" in values and transitions.refusal(task.status, values["status"]):
+        told = {"before": task.status, "after": values["status"], "expected": " / ".join(transitions.NEXT[task.status])}
+        wrong = format_lazy(_("a task that is {before} cannot become {after}; expected {expected}"), **told)
+        detail = format_lazy(_("A task that is {before} cannot become {after}; expected {expected}. Nothing was changed."), **told)
         raise Problem(409, detail, [{"pointer": "#/status", "detail": wrong}], type="illegal-transition")
 
 
@@ -77,19 +80,19 @@ def merged(assignee_id: int | None, values: dict) -> dict:
     if values.get("assignee") is not validation.SAME_PERSON:
         return values
     if assignee_id is None:
-        raise InvalidBody([{"pointer": "#/assignee", "detail": "expected an id in it"}])
+        raise InvalidBody([{"pointer": "#/assignee", "detail": _("expected an id in it")}])
     return {name: value for name, value in values.items() if name != "assignee"}
 
 
-PARENT_IS_SUBTASK = {"pointer": "#/parent", "detail": "subtasks are one level deep, and the parent is a subtask"}
+PARENT_IS_SUBTASK = {"pointer": "#/parent", "detail": _("subtasks are one level deep, and the parent is a subtask")}
 
 
 def no_person(key: int) -> dict:
-    return {"pointer": "#/assignee", "detail": f"there is no active person {key}"}
+    return {"pointer": "#/assignee", "detail": format_lazy(_("there is no active person {person}"), person=key)}
 
 
 def no_parent(key) -> dict:
-    return {"pointer": "#/parent", "detail": f"there is no task {key}"}
+    return {"pointer": "#/parent", "detail": format_lazy(_("there is no task {task}"), task=key)}
 
 
 def set_fields(task: Task, values: dict, people: dict) -> None:
