@@ -7,7 +7,6 @@ record, the event `audit.archived` (audit/archive_event.py).
 """
 
 import gzip
-import hashlib
 import importlib.util
 import os
 import re
@@ -21,7 +20,7 @@ from django.db import OperationalError, connection, transaction
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from audit import archive_event, last_states
+from audit import archive_event, archive_file, last_states
 from audit.checkpoint import key_for
 from audit.export import Selection, bundle
 from audit.models import Archive, LogHead
@@ -83,29 +82,41 @@ def oldest() -> Span:
 
 
 def move(directory: Path, keys: Iterable[VerifierKey], say) -> Span:
-    """Archives the oldest partition: the file has its name when all is well, and not before. `say` is told what was done.
+    """Archives the oldest partition: the file has its name when that is committed, and not before. `say` is told what was done.
 
-    Raises CannotArchive, CannotProve, OSError, and the database's faults: nothing was detached then, and no file is left.
+    Raises CannotArchive, CannotProve, OSError, and the database's faults: nothing was detached then, and no file is left. Where
+    it broke off at the commit or after it, what is left is named by the next call (audit/archive_file.py).
     """
-    with transaction.atomic():
-        span = oldest()
-        _lock(span)
-        path = directory / f"{span.partition}.jsonl.gz"
-        part = path.with_name(f".{path.name}.part")
-        if path.exists():
-            raise CannotArchive(f"{path} is there already: move it away, or name another directory")
-        try:
-            write(span, part)
-            say(f"entries {span.first_seq} to {span.last_seq} written, {part.stat().st_size:,} bytes")
-            sha256 = check(part, span, keys)
-            say(f"they are sound; SHA-256 {sha256.hex()}")
-            note(span, path.name, sha256)
-            detach(span)
-            part.rename(path)
-            _sync(directory)
-        finally:
-            part.unlink(missing_ok=True)
+    if (left := archive_file.name_what_was_left(directory)) is not None:
+        say(f"{left} was left without its name when it was archived: it has it now")
+    span = oldest()
+    path = directory / f"{span.partition}.jsonl.gz"
+    if path.exists():
+        raise CannotArchive(f"{path} is there already: move it away, or name another directory")
+    locked = False
+    try:
+        with transaction.atomic():
+            _lock(span)
+            locked = True  # else the part may be another one's
+            _archive(span, path, keys, say)
+    except BaseException:
+        if locked:
+            archive_file.remove_unless_noted(path, span.first_seq)
+        raise
+    archive_file.name(path)
     return span
+
+
+def _archive(span: Span, path: Path, keys: Iterable[VerifierKey], say) -> None:
+    if oldest() != span:
+        raise CannotArchive(f"{span.partition} was archived by somebody else meanwhile")
+    part = archive_file.part_of(path)
+    write(span, part)
+    say(f"entries {span.first_seq} to {span.last_seq} written, {part.stat().st_size:,} bytes")
+    sha256 = check(part, span, keys)
+    say(f"they are sound; SHA-256 {sha256.hex()}")
+    note(span, path.name, sha256)
+    detach(span)
 
 
 def _lock(span: Span) -> None:
@@ -127,14 +138,6 @@ def write(span: Span, path: Path) -> None:
         os.fsync(raw.fileno())
 
 
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def check(path: Path, span: Span, keys: Iterable[VerifierKey]) -> bytes:
     """Reads the file as an auditor would, with the program that auditors have. Returns its SHA-256; raises CannotArchive."""
     offline = _offline()
@@ -153,8 +156,7 @@ def check(path: Path, span: Span, keys: Iterable[VerifierKey]) -> bytes:
         span.last_seq - span.first_seq + 1,
     ):
         raise CannotArchive(f"the file does not hold entries {span.first_seq} to {span.last_seq}")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return archive_file.sha256(path)
 
 
 def _offline():

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.db import ProgrammingError, connection, transaction
+from django.db import OperationalError, ProgrammingError, connection, transaction
 
-from audit import archive, archive_event, last_states
+from audit import archive, archive_event, archive_file, last_states
 from audit.export import Selection, bundle
 from audit.models import Archive, ArchivedSubject, DeadLetter, Entry, LogHead
 from audit.verification import archived as verification_archived
@@ -374,6 +374,60 @@ def test_exports_begin_with_the_oldest_entry_that_is_here(archived):
 
 def nothing_was_archived(directory) -> bool:
     return Entry.objects.count() == 600 and not Archive.objects.exists() and list(directory.iterdir()) == []
+
+
+def test_a_file_is_named_after_the_commit(log, tmp_path, monkeypatch):
+    """A commit that fails leaves no file, and nothing archived."""
+
+    def break_off(span):
+        detach(span)
+        connection.connection.close()
+
+    detach = archive.detach
+    monkeypatch.setattr(archive, "detach", break_off)
+    with pytest.raises(CommandError):
+        command(log, tmp_path)
+    assert nothing_was_archived(tmp_path)
+
+
+def test_a_part_is_kept_where_nobody_knows_what_was_committed(log, tmp_path, monkeypatch):
+    path = tmp_path / f"{PARTITION}.jsonl.gz"
+    part = archive_file.part_of(path)
+    part.write_bytes(b"x")
+    monkeypatch.setattr(Archive.objects, "filter", lambda **_: (_ for _ in ()).throw(OperationalError("gone")))
+    archive_file.remove_unless_noted(path, END - 299)
+    assert part.exists()
+    monkeypatch.undo()
+    archive_file.remove_unless_noted(path, END - 299)
+    assert not part.exists()
+
+
+def test_one_that_comes_second_leaves_the_file_of_the_first_alone(log, committed_db, tmp_path):
+    part = archive_file.part_of(tmp_path / f"{PARTITION}.jsonl.gz")
+    part.write_bytes(b"the first one's")
+    with psycopg.connect(committed_db) as first:
+        first.execute(f"LOCK TABLE {PARTITION} IN SHARE ROW EXCLUSIVE MODE")
+        with pytest.raises(CommandError, match="lock timeout"):
+            command(log, tmp_path)
+    assert part.read_bytes() == b"the first one's"
+
+
+def test_what_was_left_between_commit_and_naming_is_named_by_the_next_call(log, tmp_path, monkeypatch):
+    path = tmp_path / f"{PARTITION}.jsonl.gz"
+
+    def die(path):
+        raise OSError("no more")
+
+    monkeypatch.setattr(archive_file, "name", die)
+    with pytest.raises(CommandError, match="no more"):
+        command(log, tmp_path)
+    assert [left.name for left in tmp_path.iterdir()] == [f".{path.name}.part"]
+    assert Archive.objects.get().file == path.name
+    monkeypatch.undo()
+    with pytest.raises(CommandError, match="nothing to archive"):
+        command(log, tmp_path)
+    assert [left.name for left in tmp_path.iterdir()] == [path.name]
+    assert archive_file.sha256(path) == bytes(Archive.objects.get().sha256)
 
 
 def test_a_file_that_is_not_sound_is_not_archived(log, tmp_path, monkeypatch):
