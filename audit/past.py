@@ -54,6 +54,29 @@ def at_time(task_id: uuid.UUID, moment: datetime) -> State | None:
     return _read(_AT_TIME, task_id, moment)
 
 
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """The last version of a task whose entry is archived, and the file that holds it; earlier ones are there or in files
+    before it."""
+
+    version: int
+    file: str
+
+
+_ARCHIVED = """
+SELECT s.version, a.file FROM audit_archived_subject s JOIN audit_archive a ON s.seq BETWEEN a.first_seq AND a.last_seq
+WHERE s.subject_type = 'task' AND s.subject_id = %s
+"""
+
+
+def archived(task_id: uuid.UUID) -> Archived | None:
+    """None where nothing of the task is archived."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ARCHIVED, [str(task_id)])
+        row = cursor.fetchone()
+    return row and Archived(*row)
+
+
 def _read(statement: str, task_id: uuid.UUID, bound) -> State | None:
     with connection.cursor() as cursor:
         cursor.execute(statement, {"id": task_id, "bound": bound})

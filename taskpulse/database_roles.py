@@ -47,9 +47,9 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "audit_bundle": {**_ENTRIES, WORKER: "SELECT, INSERT"},
     "audit_checkpoint": {**_ENTRIES, WORKER: "SELECT, INSERT"},
     "audit_cosignature": {**_ENTRIES, WORKER: "SELECT, INSERT"},
-    # Written by `archive_audit`, as the owner.
-    "audit_archive": {WORKER: "SELECT", AUDITOR: "SELECT"},
-    "audit_archived_subject": {AUDITOR: "SELECT"},
+    # Written by `archive_audit`, as the owner. The web role says where archived entries are.
+    "audit_archive": {WEB: "SELECT (first_seq, last_seq, file)", WORKER: "SELECT", AUDITOR: "SELECT"},
+    "audit_archived_subject": {WEB: "SELECT (subject_type, subject_id, version, seq)", AUDITOR: "SELECT"},
     "audit_dead_letter": {WEB: "SELECT", WORKER: "SELECT, INSERT"},
     "auth_user": {WEB: "SELECT, INSERT, UPDATE", AUDITOR: "SELECT (id, username)"},
     "auth_user_groups": {WEB: "SELECT, INSERT, DELETE"},

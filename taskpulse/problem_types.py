@@ -144,6 +144,13 @@ TYPES: tuple[ProblemType, ...] = (
         "The content was erased from the audit log, where an entry accounts for that. It does not come back.",
     ),
     ProblemType(
+        "archived",
+        410,
+        _("The entries were archived"),
+        "What is asked for stands in entries of the audit log that were moved to a file, which the detail names. Who administers "
+        "this service has the file; it proves itself.",
+    ),
+    ProblemType(
         "stale-version",
         412,
         _("The task has another version"),

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import threading
+import uuid
 
 import psycopg
 import pytest
@@ -12,12 +13,14 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, ProgrammingError, connection, transaction
 
 from audit import archive, archive_event, archive_file, last_states
+from audit.api import log_views
 from audit.export import Selection, bundle
 from audit.models import Archive, ArchivedSubject, DeadLetter, Entry, LogHead
 from audit.verification import archived as verification_archived
 from audit.verification import outside
 from tasks.models import Comment, Task
 from tests import offline
+from tests.api_client import api, problem
 from tests.recording import messages, record, recorded, task_with_versions, waiting
 from tests.rewriting import disable_triggers
 from tests.running_up import wait_until
@@ -363,6 +366,46 @@ def test_a_change_that_waited_while_older_ones_were_archived_is_recorded(log, tm
     assert recorded(task.pk) == [(str(task.pk), 1)]
     record(messages(rows))
     assert not DeadLetter.objects.exists()
+
+
+def test_what_is_archived_of_a_task_is_410_and_names_the_file(archived):
+    """And what is still here, or never was, is answered as before."""
+    caller, file = api("viewer"), Archive.objects.get().file
+    old = ArchivedSubject.objects.filter(subject_type="task", version=1).first()
+    path = f"/api/tasks/{old.task_id}"
+    for asked, said in (
+        ("?version=1", f"What this task was at version 1 is archived: {file} holds it."),
+        ("?as_of=2001-01-01T00:00:00Z", f"is archived: {file} or an archive before it holds it."),
+        ("/history", f"The history of this task is archived: {file} or an archive before it holds it."),
+    ):
+        found = problem(caller.get(path + asked), 410)
+        assert (found["type"], said in found["detail"]) == ("/api/problems/archived", True), found
+    problem(caller.get(f"{path}?version=2"), 404)
+    path = f"/api/tasks/{archived.task.pk}"
+    assert f"{file} or an archive before it" in problem(caller.get(f"{path}?version=1"), 410)["detail"]
+    assert caller.get(f"{path}?version=3").json()["title"] == "after the archive"
+    assert [entry["version"] for entry in caller.get(f"{path}/history").json() if entry["subject"].startswith("task/")] == [3]
+    problem(caller.get(f"{path}?version=4"), 404)
+    problem(caller.get(f"/api/tasks/{uuid.uuid4()}/history"), 404)
+
+
+def test_the_proof_of_an_entry_that_is_gone_or_has_no_tile_is_a_problem(log, tmp_path, monkeypatch):
+    """The entry was found, and then it is archived, or what the proof is made of is not there."""
+    entry = Entry.objects.get(seq=END - 9)
+    prove = log_views.prove
+
+    def archive_first(*arguments):
+        command(log, tmp_path)
+        return prove(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_views, "prove", archive_first)
+        gone = problem(api("auditor").get(f"/api/audit/{entry.event_id}/proof"), 410)
+    assert (gone["type"], Archive.objects.get().file in gone["detail"]) == ("/api/problems/archived", True)
+    disable_triggers("audit_tile")
+    execute("DELETE FROM audit_tile")
+    wrong = problem(api("auditor").get(f"/api/audit/{Entry.objects.get(seq=END + 9).event_id}/proof"), 500)
+    assert f"Entry {END + 9} has no proof any more" in wrong["detail"]
 
 
 def test_exports_begin_with_the_oldest_entry_that_is_here(archived):

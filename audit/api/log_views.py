@@ -32,6 +32,7 @@ SELECT e.seq, l.first_seq FROM task_audit_log e CROSS JOIN LATERAL
   (SELECT first_seq FROM audit_log WHERE first_seq <= e.seq ORDER BY first_seq DESC LIMIT 1) l
 WHERE e.event_id = %s ORDER BY e.seq DESC LIMIT 1
 """
+_ARCHIVE = "SELECT file FROM audit_archive WHERE %s BETWEEN first_seq AND last_seq"
 _SUCCESSOR = "SELECT min(first_seq) FROM audit_log WHERE first_seq > %s"
 
 
@@ -135,7 +136,7 @@ class ProofViewSet(ApiViewSet):
         description="A C2SP tlog-proof: the entry's index, its inclusion in the newest checkpoint, and that checkpoint. Its extra "
         "data is the leaf record. 404, with Retry-After, until a checkpoint covers the entry.",
         parameters=[OpenApiParameter("event_id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The event's id.")],
-        responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, description="The proof."), **problems(404)},
+        responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, description="The proof."), **problems(404, 410)},
     )
     def retrieve(self, request, event_id):
         key = task_key(event_id)
@@ -152,13 +153,28 @@ class ProofViewSet(ApiViewSet):
                 raise Problem(404, f"{text} Export it: /api/audit/export?from={seq}", type="covered-by-successor")
             headers = {"Retry-After": str(settings.CHECKPOINT_SECONDS)}
             raise Problem(404, "No checkpoint covers this entry yet.", headers=headers, type="not-covered-yet")
-        response = HttpResponse(bytes(prove(log, index, newest)), content_type=TEXT)
+        try:
+            proof = prove(log, index, newest)
+        except (tile_store.MissingTile, ValueError):
+            raise _no_proof(seq) from None
+        response = HttpResponse(bytes(proof), content_type=TEXT)
         response["Content-Disposition"] = f'attachment; filename="{key}.tlog-proof"'
         return response
 
 
+def _no_proof(seq: int) -> Problem:
+    """Of an entry that was there, and is covered."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ARCHIVE, [seq])
+        row = cursor.fetchone()
+    if row is not None:
+        return Problem(410, f"Entry {seq} is archived: {row[0]} holds it and its proof.", type="archived")
+    return Problem(500, f"Entry {seq} has no proof any more: a column or a tile is not what was written. verify_audit names it.")
+
+
 def prove(log: int, index: int, checkpoint: checkpoint_store.Stored) -> TlogProof:
-    """The proof that the leaf `index` of a log is in the tree of a checkpoint, with the leaf record."""
+    """The proof that the leaf `index` of a log is in the tree of a checkpoint, with the leaf record. Raises MissingTile, and
+    ValueError where the entry is not there or its columns make no record."""
     ((_, record, _),) = tile_store.entries(log, index, 1)
     path = proofs.inclusion(index, checkpoint.size, tile_store.nodes(log, checkpoint.size))
     return TlogProof(index, tuple(path), checkpoint.cosigned, record)

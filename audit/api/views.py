@@ -79,15 +79,17 @@ class HistoryViewSet(ApiViewSet):
         operation_id="tasks_history_list",
         summary="Read a task's history, newest first",
         parameters=[TASK_ID, *PAGE],
-        responses={200: EntrySerializer(many=True), **problems(400, 404)},
+        responses={200: EntrySerializer(many=True), **problems(400, 404, 410)},
     )
     def list(self, request, id):
         key = task_key(id)
         refuse_unknown(request._request.GET, ("limit", "cursor"))
         at = pagination.read(request._request.GET, _KEYS)
         found = search.page(search.Search(tasks=[key]), at)
-        if not found.texts and at.key is None and not queries.task_exists(key):
-            raise Http404
+        if not found.texts and at.key is None:
+            _refuse_archived(key, _("The history of this task"))
+            if not queries.task_exists(key):
+                raise Http404
         return list_response(request._request, found, _KEYS)
 
 
@@ -128,6 +130,7 @@ def read_past(request, key) -> HttpResponse:
     else:
         state, point = past.at_time(key, asked.as_of), rfc3339(asked.as_of)
     if state is None:
+        _refuse_archived(key, format_lazy(_("What this task was at {point}"), point=point), asked.version)
         detail = _("There is no such task at {point}.")
         raise Problem(404, format_lazy(detail, point=point))
     if state.deleted:
@@ -140,3 +143,13 @@ def read_past(request, key) -> HttpResponse:
         raise Problem(410, format_lazy(detail, version=state.version, event=state.redacted_by))
     # The keys as the task itself shows them: JSONB has an order of its own.
     return json_response(orjson.dumps(state.document, option=orjson.OPT_SORT_KEYS))
+
+
+def _refuse_archived(key, what: str, version: int | None = None) -> None:
+    """A 410 that names the file, where entries of the task are archived, and `version`, if one is asked for, is among them."""
+    archived = past.archived(key)
+    if archived is not None and (version or 0) <= archived.version:
+        detail = _("{what} is archived: {file} or an archive before it holds it.")
+        if version == archived.version:
+            detail = _("{what} is archived: {file} holds it.")
+        raise Problem(410, format_lazy(detail, what=what, file=archived.file), type="archived")
