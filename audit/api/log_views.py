@@ -8,6 +8,8 @@ import gzip
 from django.conf import settings
 from django.db import connection
 from django.http import Http404, HttpResponse
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
@@ -149,8 +151,12 @@ class ProofViewSet(ApiViewSet):
         newest, index = checkpoint_store.latest(log), seq - log
         if newest is None or newest.size <= index:
             if (successor := _successor(log)) is not None:
-                text = f"The log ended before a checkpoint covered this entry; entry {successor}, which opens its successor, does."
-                raise Problem(404, f"{text} Export it: /api/audit/export?from={seq}", type="covered-by-successor")
+                told = _(
+                    "The log ended before a checkpoint covered this entry; entry {successor}, which opens its successor, does. "
+                    "Export it: {path}"
+                )
+                detail = format_lazy(told, successor=successor, path=f"/api/audit/export?from={seq}")
+                raise Problem(404, detail, type="covered-by-successor")
             headers = {"Retry-After": str(settings.CHECKPOINT_SECONDS)}
             raise Problem(404, "No checkpoint covers this entry yet.", headers=headers, type="not-covered-yet")
         try:
