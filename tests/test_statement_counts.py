@@ -60,7 +60,7 @@ label-detail         DELETE  /api/labels/{label}                        7
 audit-list           GET     /api/audit                                 2
 audit-detail         GET     /api/audit/{event}                         2
 audit-export         GET     /api/audit/export                          4
-audit-proof          GET     /api/audit/{event}/proof                   3
+audit-proof          GET     /api/audit/{event}/proof                   4
 log-checkpoint       GET     /audit/checkpoint                          2
 log-tile             GET     /audit/tile/0/000                          2
 """
