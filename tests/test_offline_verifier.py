@@ -226,7 +226,7 @@ def test_erased_entries_need_the_event_that_names_them(log, tmp_path):
 def test_a_marker_in_the_place_of_a_payload_is_found(log, tmp_path):
     """By whoever hands the bundle over: no event names it, or one that names others, or one that is not told."""
     disable_triggers()
-    event_id = str(act_of_erasure([[6, 6]]))
+    event_id = str(act_of_erasure([[6, 6], [11, 11]]))
     log.sign()
     whole, account = lines(), {"redacted": event_id}
     forged = changed(whole[4], event={"redacted": "01a1fd43-ffb0-720c-9e3d-f63706fd558c"})

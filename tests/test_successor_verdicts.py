@@ -172,6 +172,8 @@ def test_what_is_changed_in_it_is_found(log):
     ):
         found = wrong_with([*whole[:at], json.dumps(told | {"closed": closed}).encode(), *whole[at + 1 :]], key(log))
         assert said in found
+    moved = json.dumps(told | {"first_seq": 2}).encode()
+    assert "does not follow upon the log that was closed" in wrong_with([*whole[:at], moved, *whole[at + 1 :]], key(log))
     left_out = {name: value for name, value in told.items() if name != "closed"}
     assert "no signed note" in wrong_with([*whole[:at], json.dumps(left_out).encode(), *whole[at + 1 :]], key(log))
     assert "entry 7 is missing" in wrong_with(whole[: at + 2] + whole[at + 3 :], key(log))

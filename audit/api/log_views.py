@@ -136,7 +136,8 @@ class ProofViewSet(ApiViewSet):
         operation_id="audit_proof_retrieve",
         summary="Prove that an entry is in the log",
         description="A C2SP tlog-proof: the entry's index, its inclusion in the newest checkpoint, and that checkpoint. Its extra "
-        "data is the leaf record. 404, with Retry-After, until a checkpoint covers the entry.",
+        "data is the leaf record. 404, with Retry-After, until a checkpoint covers the entry; without, "
+        "where the log was closed before one did: an export has it.",
         parameters=[OpenApiParameter("event_id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The event's id.")],
         responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.STR, description="The proof."), **problems(404, 410)},
     )
