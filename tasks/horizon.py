@@ -18,6 +18,7 @@ _WRITERS = """
     WHERE locktype = 'relation' AND relation = 'tasks_outbox'::regclass AND mode = 'RowExclusiveLock'
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+_HIGHEST = "SELECT max(id) FROM tasks_outbox WHERE id > %(above)s"
 _ALIVE = """
     (SELECT id FROM tasks_outbox WHERE id = ANY (%(stragglers)s::bigint[]))
     UNION ALL
@@ -39,7 +40,7 @@ class Horizon:
     13.3.1; an identity column caches none). So when all that held the lock when an id had been seen are at an end, a look
     finds all that there will ever be up to that id. The lock of another table, or an old snapshot, holds up nothing.
 
-    Ids never go back in one server's life; a relay that loses its session begins anew.
+    Ids never go back in one server's life; a relay whose session is another begins anew.
     """
 
     def __init__(self):
@@ -47,6 +48,20 @@ class Horizon:
         # An id that was drawn, and who wrote to the table after that.
         self._seen, self._writers = 0, frozenset()
         self._next = 0.0
+        # All of this holds in one session: another may be one of another server, whose ids went back.
+        self._session = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the session is still the one that all of this was seen in."""
+        return self._session is not None and self._session is connection.connection
+
+    def follow(self) -> None:
+        """`advance` for a standby, which publishes nothing and so sees no id by itself: so its first look when it takes over
+        need not pass what is dead. Raises django.db's errors."""
+        if time.monotonic() >= self._next:
+            (highest,) = self._look(_HIGHEST, self.parameters())
+            self.advance(self._seen if highest is None else highest)
 
     def advance(self, highest: int) -> None:
         """At most once a second; `highest` is an id that somebody has seen. Raises django.db's errors."""
@@ -68,5 +83,6 @@ class Horizon:
 
     def _look(self, statement: str, parameters: dict) -> list:
         with connection.cursor() as cursor:
+            self._session = self._session or connection.connection
             cursor.execute(statement, parameters)
             return [value for (value,) in cursor.fetchall()]

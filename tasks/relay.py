@@ -116,15 +116,24 @@ class Relay:
             logger.warning("this relay lost its lock: it stops publishing and competes again")
             self._step_down()
         if not self._lock.acquire():
+            self._follow()
             return False
-        # Anew: another server may have taken over, whose ids went back.
-        self._horizon = Horizon()
+        if not self._horizon.holds:
+            # Another server may have taken over, whose ids went back.
+            self._horizon = Horizon()
         self._queue = Queue(self._horizon)
         self._window = Window(self._queue, settings.RELAY_WINDOW, settings.RELAY_BATCH)
         self._losses = LossDetector(settings.KAFKA_TOPIC, horizon=self._horizon)
         RELAY_ACTIVE.set(1)
         logger.info("this relay is the active one")
         return True
+
+    def _follow(self) -> None:
+        """A standby keeps an eye on how far back it would have to look: a takeover has no time to find out, where an open
+        snapshot keeps what is dead."""
+        if not self._horizon.holds:
+            self._horizon = Horizon()
+        self._horizon.follow()
 
     def _step_down(self) -> None:
         self._delivery.close()

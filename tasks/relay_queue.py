@@ -74,7 +74,8 @@ _MARK = f"""
     )
     SELECT id FROM waiting EXCEPT SELECT id FROM marked
 """  # noqa: S608 (only constants)
-_HIGHEST = "SELECT coalesce(max(id), 0) FROM tasks_outbox WHERE published_at IS NOT NULL"
+# Below the horizon nothing lives but what it names.
+_HIGHEST = f"SELECT greatest(%(above)s::bigint, max(id)) FROM {LIVE} WHERE published_at IS NOT NULL"  # noqa: S608 (only constants)
 # What is published and neither recorded nor held; at most the window, and no look at the backlog above the highest.
 _ON_THE_WAY = f"""
     SELECT count(*), coalesce(sum(octet_length(payload) + %(overhead)s), 0)::bigint FROM (
@@ -112,7 +113,8 @@ class Queue:
         return {row_id for (row_id,) in self._execute(_MARK, parameters)}
 
     def highest_published(self) -> int:
-        ((highest,),) = self._execute(_HIGHEST, [])
+        """The highest id that was published, or the horizon, if that is higher: of what is below, it names all that lives."""
+        ((highest,),) = self._execute(_HIGHEST, self._horizon.parameters())
         return highest
 
     def on_the_way(self, highest: int, limit: int) -> tuple[int, int]:

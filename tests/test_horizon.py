@@ -15,7 +15,7 @@ from tasks import barrier, horizon, relay_queue
 from tasks.horizon import Horizon
 from tasks.models import OutboxEvent
 from tasks.relay_queue import Queue
-from tests.relaying import add
+from tests.relaying import add, drain, unpublished, until, versions
 
 _INSERT = (
     "INSERT INTO tasks_outbox (event_id, subject_type, subject_id, version, payload) VALUES (%s, 'task', %s, 1, %s) RETURNING id"
@@ -205,3 +205,49 @@ def test_vacuum_goes_by_the_number_of_dead_rows(db):
     with connection.cursor() as cursor:
         cursor.execute("SELECT reloptions FROM pg_class WHERE oid = 'tasks_outbox'::regclass")
         assert set(cursor.fetchone()[0]) >= {"autovacuum_vacuum_scale_factor=0", "autovacuum_vacuum_threshold=2000"}
+
+
+@pytest.fixture
+def standby(start_relay, committed_db):
+    """One that has seen rows come and go beside the active relay: its horizon is at the last of them, which lives."""
+    active, one = start_relay(), start_relay()
+    active.step()
+    ids = add(*(("a", version) for version in range(1, 21)))
+    one.step()
+    record(*ids[:-1])
+    one.step()
+    assert (one.active, one._horizon.above, one._horizon.stragglers) == (False, ids[-1], f"{{{ids[-1]}}}")
+    return active, one
+
+
+def test_a_standby_takes_over_with_the_horizon_that_it_kept(standby, topic):
+    active, one = standby
+    kept = one._horizon.above
+    active.close()
+    until(lambda: one.step() or one.active)
+    assert one._horizon.above >= kept
+    assert one._window.highest >= kept
+    drain(one)
+    assert unpublished() == []
+    assert versions(topic) == {"a": [20]}
+
+
+def test_what_was_seen_in_another_session_is_forgotten(standby):
+    active, one = standby
+    connection.close()
+    one.step()
+    assert one._horizon.above == 0
+    active.close()
+    connection.close()
+    until(lambda: one.step() or one.active)
+    assert unpublished() == []
+
+
+def test_the_highest_that_was_published_is_no_lower_than_the_horizon(committed_db):
+    ids = add(("a", 1), ("b", 1), ("c", 1))
+    execute("UPDATE tasks_outbox SET published_at = now() WHERE id = %s", ids[1])
+    assert Queue().highest_published() == ids[1]
+    found = advanced(Horizon(), ids[0])
+    assert Queue(found).highest_published() == ids[1]
+    advanced(found, ids[2])
+    assert Queue(found).highest_published() == ids[2]

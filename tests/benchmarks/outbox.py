@@ -25,6 +25,8 @@ BATCH = 500
 SAMPLES = 10
 # What a poll that finds nothing is held against, in milliseconds.
 WANTED = 20.0
+# The same of a relay that was no standby and knows no horizon: of the 2 s that a takeover may take, half.
+ANEW = 1000.0
 
 _INSERT = """
     INSERT INTO tasks_outbox (event_id, subject_type, subject_id, version, task_id, payload)
@@ -51,7 +53,12 @@ def main() -> None:
     # The median of the last tenth: a single look that took long says more of the machine's other work.
     worst = max(median(figures["last"]["poll"]) for figures in (alone, beside))
     print(f"\nthe poll at the end: {worst:.1f} ms in the median, wanted < {WANTED:.0f}")
-    raise SystemExit(0 if worst < WANTED else 1)
+    taken_over = {name: max(figures["all"][name][0] for figures in (alone, beside)) for name in ("standby", "anew")}
+    print(
+        f"until a relay that takes over has looked: a standby {taken_over['standby']:.1f} ms, wanted < {WANTED:.0f}; "
+        f"one that has just begun {taken_over['anew']:.0f} ms, wanted < {ANEW:.0f}"
+    )
+    raise SystemExit(0 if worst < WANTED and taken_over["standby"] < WANTED and taken_over["anew"] < ANEW else 1)
 
 
 def run(url: str, changes: int) -> dict:
@@ -71,7 +78,7 @@ def run(url: str, changes: int) -> dict:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM tasks_outbox")
     found: dict[str, list[float]] = {}
-    horizon = Horizon()
+    horizon, standby = Horizon(), Horizon()
     queue, losses = Queue(horizon), LossDetector("outbox-benchmark", "nobody", horizon)
     window = look("start", lambda: Window(queue, 100_000, 1_000))
     sizes, began, second = [], time.monotonic(), 0.0
@@ -85,13 +92,25 @@ def run(url: str, changes: int) -> dict:
             second = time.monotonic()
             look("losses", lambda: losses._begin(window.highest))
             look("horizon", lambda: horizon.advance(window.highest))
+            look("follow", standby.follow)
         _record(rows)
         look("poll", lambda: queue.due(1_000, 4_000_000, ()))
         if first // BATCH % (changes // BATCH // SAMPLES) == 0 or first + BATCH >= changes:
             sizes.append((first + BATCH, *_size(connection)))
     losses.close()
+    look("standby", lambda: take_over(standby))
+    look("anew", lambda: take_over(Horizon()))
     last = {name: times[-max(1, len(times) // SAMPLES) :] for name, times in found.items()}
     return {"sizes": sizes, "all": found, "last": last, "rate": changes / (time.monotonic() - began)}
+
+
+def take_over(horizon) -> None:
+    """What a relay asks before its first batch."""
+    from tasks.relay_queue import Queue, Window
+
+    queue = Queue(horizon)
+    Window(queue, 100_000, 1_000)
+    queue.due(1_000, 4_000_000, ())
 
 
 def _record(rows) -> None:
