@@ -119,6 +119,8 @@ class Queue:
 
     def on_the_way(self, highest: int, limit: int) -> tuple[int, int]:
         """How many rows up to the id `highest` are published and not recorded, counted up to `limit`, and their bytes."""
+        if highest == 0:  # a look at nothing would pass all that is dead
+            return 0, 0
         parameters = self._horizon.parameters() | {"overhead": MESSAGE_OVERHEAD, "highest": highest, "limit": limit}
         ((rows, size),) = self._execute(_ON_THE_WAY, parameters)
         return rows, size

@@ -25,8 +25,8 @@ BATCH = 500
 SAMPLES = 10
 # What a poll that finds nothing is held against, in milliseconds.
 WANTED = 20.0
-# The same of a relay that was no standby and knows no horizon: of the 2 s that a takeover may take, half.
-ANEW = 1000.0
+# The same of a relay that was no standby and knows no horizon: a takeover may take 2 s.
+ANEW = 2000.0
 
 _INSERT = """
     INSERT INTO tasks_outbox (event_id, subject_type, subject_id, version, task_id, payload)
