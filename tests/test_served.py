@@ -70,6 +70,7 @@ def test_a_record_in_a_bundle_is_the_entrys(log):
         gzip.compress(b"\0" * (256 * (2 + leaf.MAX_RECORD) + 1)),
         gzip.compress(b"") + b"x",
     ],
+    ids=["nothing", "rubbish", "a part", "too much", "more behind it"],  # a gzip's own bytes hold the time
 )
 def test_a_bundle_that_is_none_is_named(log, raw):
     Bundle.objects.filter(number=1).update(records=raw)
