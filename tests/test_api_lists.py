@@ -170,13 +170,15 @@ def test_each_request_costs_the_same_for_few_and_many_rows(rows):
         for n in range(rows)
     )
     one = f"/api/tasks/{parent['id']}"
+    tag = caller.get(one)["ETag"]
+    assert caller.get(one, If_None_Match=tag).status_code == 304
     # Authentication is the first statement of each.
     costs = {}
     for name, send in {
         "list": lambda: caller.get("/api/tasks?limit=500"),
         "filtered": lambda: caller.get("/api/tasks?limit=500&assignee=me,none&status=pending,completed&label=a,b"),
         "read": lambda: caller.get(one),
-        "not modified": lambda: caller.get(one, If_None_Match='"1"'),
+        "not modified": lambda: caller.get(one, If_None_Match=tag),
         "create": lambda: caller.post({"title": "x", "labels": ["a"]}),
         "create for me": lambda: caller.post({"title": "x", "assignee": caller.user.pk}),
         "create for another": lambda: caller.post({"title": "x", "assignee": other.pk, "parent": parent["id"]}),
@@ -191,7 +193,8 @@ def test_each_request_costs_the_same_for_few_and_many_rows(rows):
         costs[name] = len(found)
     assert costs == {
         "list": 2, "filtered": 2, "read": 2, "not modified": 2, "create": 3, "create for me": 3, "create for another": 4,
-        "update": 4, "update of nothing": 2, "assign": 5, "history": 3, "wrong": 1,
+        "update": 4, "update of nothing": 2, "assign": 5, "wrong": 1,
+        "history": 4,  # none yet: is it archived, and is there such a task?
     }  # fmt: skip
     with statements() as found:
         assert caller.send("DELETE", one).status_code == 204
