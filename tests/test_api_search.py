@@ -265,6 +265,25 @@ def test_a_page_looks_at_no_more_than_a_few_windows_however_many_were_recorded_l
     assert len(looked_at) > 2 * 2 * 120 / window  # each of them is looked at, by pages, there and back
 
 
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("wanted", [search.Search(actors=["8"]), search.Search(tasks=[TASKS[1]]), search.Search(actors=["8", "9"])])
+def test_who_had_many_entries_and_ceased_is_looked_for_by_an_index(wanted, backward):
+    """Statistics tell how many entries an actor or a task has, not where: nobody walks along the others that came after."""
+    write({"actor": "8", "task": 1}, {"actor": "7"})
+    of_them, others = (2, 1) if backward else (1, 2)
+    columns = ", ".join(field.column if field.column != "offset" else '"offset"' for field in Entry._meta.concrete_fields[2:])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO task_audit_log SELECT n, uuidv7(), {columns} FROM generate_series(3, 20000) n, task_audit_log "
+            f"WHERE seq = CASE WHEN n < 4000 THEN {of_them} ELSE {others} END"
+        )
+        cursor.execute("ANALYZE task_audit_log")
+    with statements() as found:
+        page = search.page(wanted, search.Page(20, 1 if backward else None, backward))
+    assert len(page.texts) == 20
+    assert examine(explain(found[-1], None), 10**6) == (21, [])
+
+
 def test_the_indexes_hold_on_each_partition_that_there_will_be():
     names = ["task_audit_log_actor", "task_audit_log_late", "task_audit_log_late_seq"]
     with connection.cursor() as cursor:

@@ -19,7 +19,7 @@ from django.db import connection
 
 from audit import bisection
 from audit.api.queries import DOCUMENT
-from tasks.api.pagination import Page, Slice, cut
+from tasks.api.pagination import EVERYTHING, Page, Slice, cut
 
 WINDOW = 10_000
 # As in the index task_audit_log_late (migration 0006).
@@ -46,14 +46,26 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An SQL condition on the entry `e`, with its parameters."""
+    """An SQL condition on the entry `e`, with its parameters; `column` is the one that it wants equal to its only value."""
 
     sql: str
     values: tuple
+    column: str | None = None
 
     @staticmethod
     def any_of(column: str, values: list) -> "Part":
         return Part(f"e.{column} IN ({', '.join(['%s'] * len(values))})", tuple(values))
+
+    @staticmethod
+    def each_of(column: str, values: list) -> "list[Part]":
+        return [Part(f"e.{column} = %s", (value,), column) for value in values]
+
+    def between(self, low: int | None, high: int | None) -> "Part":
+        """The same from one `seq` to another, as a stretch of the index `(column, seq)`. As an equality PostgreSQL might walk
+        along `seq` alone, since it takes the entries of one who has many for spread over all, even if they ceased long ago."""
+        of, (value,) = f"(e.{self.column}, e.seq)", self.values
+        sql = f"{of} >= (%s, %s::bigint) AND {of} <= (%s, %s::bigint)"
+        return Part(sql, (value, low or 0, value, EVERYTHING if high is None else high))
 
 
 _EVERYTHING = Part("TRUE", ())
@@ -83,8 +95,8 @@ def _parts(search: Search) -> tuple[list[Part], list[Part]]:
     to be fulfilled. `IN` on several values would give no order."""
     indexed = [
         [Part.any_of("event_id", search.events)] if search.events else [],
-        [Part("e.task_id = %s", (task,)) for task in search.tasks],
-        [Part("e.actor_id = %s", (actor,)) for actor in search.actors],
+        Part.each_of("task_id", search.tasks),
+        Part.each_of("actor_id", search.actors),
     ]
     leading = next(filter(None, indexed), [_EVERYTHING])
     others = [
@@ -148,7 +160,7 @@ class _Rows:
 
     def window(self) -> _Window:
         """What was recorded late is newer than the rest: it comes first, or last of all on the way back."""
-        parts, values = self._branches("e.seq", [], self._range(None), WINDOW)
+        parts, values = self._branches("e.seq", [], None, WINDOW)
         edge = f"CASE WHEN count(*) = {WINDOW} THEN {'max' if self.at.backward else 'min'}(seq) END"
         late, late_values = self._late_window(edge) if self.high is not None else ("false AS many, NULL AS late_end", [])
         statement = f"""SELECT w.*, l.* FROM (
@@ -180,7 +192,7 @@ class _Rows:
         if window.in_span:
             # Where late ones are looked at too, the window's end is theirs on the way back.
             its_end = None if self.at.backward and window.late else window.end
-            sources.append(self._branches("e.*", self.others, self._range(its_end), limit))
+            sources.append(self._branches("e.*", self.others, its_end, limit))
         if window.late:
             sources.append(self._late(window, limit))
         parts = " UNION ALL ".join(text for text, _ in sources)
@@ -199,7 +211,7 @@ class _Rows:
         else:
             source, source_values = self._late_by_time()
             conditions = [Part("e.seq > %s::bigint", (self.high,)), *self._after_cursor(), *self.others, self._any_leading()]
-        select, values = self._select("e.*", conditions, limit, source)
+        select, values = self._select("e.*", conditions, limit, source=source)
         return select, [*source_values, *values]
 
     def _late_by_time(self) -> tuple[str, list]:
@@ -213,18 +225,25 @@ class _Rows:
         text = f"(SELECT {columns} FROM task_audit_log e WHERE {_all_of(late)} {self._order('e')} LIMIT {WINDOW})"
         return text, [value for part in late for value in part.values]
 
-    def _branches(self, columns: str, conditions: list[Part], span: list[Part], limit: int) -> tuple[str, list]:
+    def _branches(self, columns: str, conditions: list[Part], end: int | None, limit: int) -> tuple[str, list]:
+        """What each leading condition leads to, as far as `end`."""
+        low, high = self._bounds(end)
+        span = [Part(f"e.seq {sign} %s::bigint", (bound,)) for bound, sign in ((low, ">="), (high, "<=")) if bound is not None]
         selects, values = [], []
         for one in self.leading:
-            select, its_values = self._select(columns, [one, *conditions, *span], limit)
+            leads = one.between(low, high) if one.column else one
+            select, its_values = self._select(columns, [leads, *conditions, *span], limit, one.column)
             selects.append(select)
             values += its_values
         return " UNION ALL ".join(selects), values
 
-    def _select(self, columns: str, conditions: list[Part], limit: int, source: str = "task_audit_log") -> tuple[str, list]:
-        where = _all_of(conditions)
+    def _select(
+        self, columns: str, conditions: list[Part], limit: int, column: str | None = None, source: str = "task_audit_log"
+    ) -> tuple[str, list]:
+        where, direction = _all_of(conditions), self._direction
         values = [value for part in conditions for value in part.values]
-        return f"(SELECT {columns} FROM {source} e WHERE {where} {self._order('e')} LIMIT {limit})", values
+        order = f"e.{column} {direction}, e.seq {direction}" if column else f"e.seq {direction}"
+        return f"(SELECT {columns} FROM {source} e WHERE {where} ORDER BY {order} LIMIT {limit})", values
 
     def _any_leading(self) -> Part:
         values = tuple(value for part in self.leading for value in part.values)
@@ -235,12 +254,21 @@ class _Rows:
             return []
         return [Part(f"e.seq {'>' if self.at.backward else '<'} %s::bigint", (self.at.key,))]
 
-    def _range(self, end: int | None) -> list[Part]:
-        found = self._after_cursor()
-        for bound, sign in ((self.low, ">="), (self.high, "<="), (end, "<=" if self.at.backward else ">=")):
-            if bound is not None:
-                found.append(Part(f"e.seq {sign} %s::bigint", (bound,)))
-        return found
+    def _bounds(self, end: int | None) -> tuple[int | None, int | None]:
+        """The first and the last `seq` of the span that stand after the cursor and not after `end`, in the order of reading."""
+        lows, highs = [self.low], [self.high]
+        if self.at.key is not None:
+            (lows if self.at.backward else highs).append(self.at.key + (1 if self.at.backward else -1))
+        (highs if self.at.backward else lows).append(end)
+        return max(filter(_is_given, lows), default=None), min(filter(_is_given, highs), default=None)
+
+    @property
+    def _direction(self) -> str:
+        return "ASC" if self.at.backward else "DESC"
 
     def _order(self, of: str) -> str:
-        return f"ORDER BY {of}.seq {'ASC' if self.at.backward else 'DESC'}"
+        return f"ORDER BY {of}.seq {self._direction}"
+
+
+def _is_given(bound: int | None) -> bool:
+    return bound is not None
