@@ -140,9 +140,9 @@ class Side:
         return cpu_seconds(self.server), cpu_seconds(self.database), cpu_seconds(self.broker)
 
 
-def measure(side: Side, operation: str, connections: int, seconds: float) -> dict:
+def measure(side: Side, next_request: Callable[[], bytes], connections: int, seconds: float) -> dict:
     before = side.cpu()
-    run = load.drive(side.port, requests_of(operation, side.token, side.ids), connections, seconds)
+    run = load.drive(side.port, next_request, connections, seconds)
     server, database, broker = ((after - earlier) / run.requests * 1e6 for earlier, after in zip(before, side.cpu(), strict=True))
     return {
         "rate": run.rate,
@@ -165,12 +165,12 @@ def run(database_url: str, peer: Peer, rounds: int, seconds: float) -> dict:
     with services.taskpulse(ports[0]) as ours, peer.serve(ports[1], database_url) as (theirs, broker):
         sides = [Side(ports[0], token, ids, ours, database), Side(ports[1], token, ids, theirs, database, broker)]
         for side, operation in itertools.product(sides, OPERATIONS):
-            measure(side, operation, 8, seconds / 2)  # every worker has seen everything
+            measure(side, requests_of(operation, token, ids), 8, seconds / 2)  # every worker has seen everything
         found: dict = {}
         for number in range(rounds):
             turns = sides if number % 2 == 0 else sides[::-1]
             for connections, operation in itertools.product(peer.connections, OPERATIONS):
-                pair = {side.port: measure(side, operation, connections, seconds) for side in turns}
+                pair = {side.port: measure(side, requests_of(operation, token, ids), connections, seconds) for side in turns}
                 found.setdefault((operation, connections), []).append((pair[ports[0]], pair[ports[1]]))
         web = [resident_mb(worker) for worker in ours.children()]
         their_web = [resident_mb(worker) for worker in theirs.children()]
