@@ -260,7 +260,8 @@ class _Rows:
         if self.at.key is not None:
             (lows if self.at.backward else highs).append(self.at.key + (1 if self.at.backward else -1))
         (highs if self.at.backward else lows).append(end)
-        return max(filter(_is_given, lows), default=None), min(filter(_is_given, highs), default=None)
+        lows, highs = ([bound for bound in bounds if bound is not None] for bounds in (lows, highs))
+        return max(lows, default=None), min(highs, default=None)
 
     @property
     def _direction(self) -> str:
@@ -268,7 +269,3 @@ class _Rows:
 
     def _order(self, of: str) -> str:
         return f"ORDER BY {of}.seq {self._direction}"
-
-
-def _is_given(bound: int | None) -> bool:
-    return bound is not None
