@@ -9,10 +9,9 @@ One is active, by advisory lock; should two ever be, PostgreSQL takes no second 
 import logging
 import time
 
-import psycopg
 from confluent_kafka import KafkaException
 from django.conf import settings
-from django.db import IntegrityError, InterfaceError, InternalError, OperationalError, connection, transaction
+from django.db import IntegrityError, connection, transaction
 
 from audit import checkpoint_store, successor
 from audit.checkpoint import NEXT_KEY, Checkpoint, key_for, open_checkpoint
@@ -22,6 +21,7 @@ from audit.signed_note import MalformedNote, Note, SigningKey, Unverified
 from audit.tile_store import MissingTile
 from audit.tile_writer import Head, Tampered, TileWriter, read_head
 from taskpulse import metrics
+from taskpulse.worker import DATABASE_FAULTS
 from tasks.active_lock import ActiveLock
 from tasks.outage import Outage
 
@@ -35,7 +35,6 @@ LOCK = "checkpoints"
 _BATCH = 100
 # Another signer that was faster is one conflict, and then it is known what it wrote.
 _MOST_CONFLICTS = 2
-_DATABASE_FAULTS = (OperationalError, InterfaceError, InternalError, psycopg.OperationalError)
 _BROKER_FAULTS = (KafkaException, OSError)
 
 
@@ -94,7 +93,7 @@ class Checkpointer:
                 self._stand_by()
                 return False
             more = self._work()
-        except _DATABASE_FAULTS as error:
+        except DATABASE_FAULTS as error:
             connection.close()
             self._forget()
             self.pause = self._database_outage.failed(error)

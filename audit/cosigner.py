@@ -8,14 +8,14 @@ misses while it is away the next checkpoint brings, with a proof from what it sa
 import logging
 from collections.abc import Callable
 
-import psycopg
 import requests
-from django.db import InterfaceError, InternalError, OperationalError, connection
+from django.db import connection
 
 from audit import checkpoint_store, proofs, tile_store, witness
 from audit.signed_note import MalformedNote, Unverified
 from audit.witness import Witness
 from taskpulse import metrics
+from taskpulse.worker import DATABASE_FAULTS
 from tasks.outage import Outage
 
 logger = logging.getLogger("taskpulse.cosigner")
@@ -27,7 +27,6 @@ TIMEOUT = 5.0
 # Of an answer: a hundred signature lines (signed_note.MOST_SIGNATURES), each as long as one of ML-DSA-44, some 3,300 bytes, by
 # which a witness may cosign beside Ed25519 (tlog-cosignature, "Format"). Lines by keys that are not known are ignored.
 MOST_BYTES = 409_600
-_DATABASE_FAULTS = (OperationalError, InterfaceError, InternalError, psycopg.OperationalError)
 
 
 class Refused(Exception):
@@ -64,7 +63,7 @@ class Cosigner:
             return False
         try:
             self._cosign(*newest)
-        except _DATABASE_FAULTS as error:
+        except DATABASE_FAULTS as error:
             connection.close()
             self._seen, self.pause = None, self._database_outage.failed(error)
         except requests.RequestException as error:

@@ -61,6 +61,7 @@ class Program:
     kill_signal: int = signal.SIGKILL
     process: subprocess.Popen | None = field(default=None, init=False)
     started_at: float = field(default=0.0, init=False)
+    starts: int = field(default=0, init=False)
     # When to start it again, on the monotonic clock.
     due: float | None = field(default=None, init=False)
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_WAIT, LONGEST_WAIT), init=False)
@@ -68,6 +69,11 @@ class Program:
     @property
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    @property
+    def gave_up(self) -> bool:
+        """It ended by itself the first time, so that another start would end as this one. What was killed starts again."""
+        return self.starts == 1 and not self.alive and self.process.returncode >= 0
 
     def signal(self, number: int) -> None:
         """To the process and whatever it left in its group: the workers of a web server outlive it for a moment."""
@@ -104,6 +110,7 @@ class Supervisor:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
         program.started_at, program.due = time.monotonic(), None
+        program.starts += 1
         os.set_blocking(program.process.stdout.fileno(), False)
         self._selector.register(program.process.stdout, selectors.EVENT_READ, (program.name, bytearray()))
         if restart and program not in self._programs:
@@ -112,16 +119,16 @@ class Supervisor:
     def pump(self, seconds: float = TICK) -> None:
         """Passes on what the processes say for at most so long, and starts again what died."""
         self._read(seconds)
-        for program in self._programs:
-            self._revive(program)
+        self._revive_dead()
 
     def wait_for(self, condition: Callable[[], bool], seconds: float, needed: Iterable[Program] = ()) -> bool:
-        """Pumps until `condition()`; False after so long, at a stop, or when a needed process has ended."""
+        """Pumps until `condition()`; False after so long, at a stop, or when a needed process has given up."""
         end = time.monotonic() + seconds
         while not condition():
-            if self.stop_requested or time.monotonic() > end or any(not program.alive for program in needed):
-                return False
             self._read(0.05)
+            if self.stop_requested or time.monotonic() > end or any(program.gave_up for program in needed):
+                return False
+            self._revive_dead()
         return True
 
     def run_to_end(self, program: Program) -> int | None:
@@ -159,6 +166,10 @@ class Supervisor:
         for program in programs:
             program.signal(signal.SIGKILL)
         self._read(0)
+
+    def _revive_dead(self) -> None:
+        for program in self._programs:
+            self._revive(program)
 
     def _revive(self, program: Program) -> None:
         if program.due is None and not program.alive:

@@ -142,21 +142,20 @@ class Up:
             self.stores.append(self._child("broker", "-m", "taskpulse.embedded.broker", str(self.home)))
         for program in self.stores:
             self.supervisor.launch(program)
-        ready = self.supervisor.wait_for(
-            lambda: (self._postgres is None or self._postgres.is_ready()) and (bool(self.servers) or self._broker_is_ready()),
-            RECOVERY_PATIENCE,
-            needed=self.stores,
-        )
+        ready = self.supervisor.wait_for(self._stores_are_ready, RECOVERY_PATIENCE, needed=self.stores)
         if self.supervisor.stop_requested:
             return False
         if not ready:
-            ended = [program.name for program in self.stores if not program.alive]
+            ended = [program.name for program in self.stores if program.gave_up]
             if ended:
                 raise CannotStart(f"{' and '.join(ended)} ended at once; the lines above say why")
             raise CannotStart(f"{' and '.join(program.name for program in self.stores)} not ready after {RECOVERY_PATIENCE:.0f} s")
-        if self._postgres:
-            self._postgres.create_database(DATABASE)
         return True
+
+    def _stores_are_ready(self) -> bool:
+        if not self.servers and not self._broker_is_ready():
+            return False
+        return self._postgres is None or (self._postgres.is_ready() and self._postgres.create_database(DATABASE))
 
     def _broker_is_ready(self) -> bool:
         """The file of an earlier broker stays when that one is killed: it must be of this process."""

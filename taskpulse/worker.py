@@ -5,6 +5,12 @@ import random
 import signal
 import time
 
+import psycopg
+from django.db import InterfaceError, InternalError, OperationalError
+
+# PostgreSQL is away, or ended the session or the transaction: what may go well the next time.
+DATABASE_FAULTS = (OperationalError, InterfaceError, InternalError, psycopg.OperationalError)
+
 
 class CannotContinue(Exception):
     """The role must stop until a person has looked; the message says at what. Its exit code is not 0."""

@@ -25,6 +25,8 @@ REFUSALS = frozenset(
 DELIVERY_TIMEOUT = 10.0
 # Seconds that one try to reach a broker may take.
 CONNECT_TIMEOUT = 2.0
+# Seconds to wait for the cause of an outage: librdkafka may report that no broker is left before it reports why.
+CAUSE_TIMEOUT = 1.0
 _HEADERS = [("content-type", CONTENT_TYPE)]
 
 
@@ -142,7 +144,7 @@ class Delivery:
         while self._producer.flush(0.1):
             if self._failure is None and time.monotonic() < end and self._may_go_on():
                 continue
-            report.trouble = self._failure or "no delivery report in time"
+            report.trouble = self._cause() if self._failure else "no delivery report in time"
             self.close()
             return
         if self._failure is not None or report.trouble is not None:
@@ -168,7 +170,16 @@ class Delivery:
         said = cause.str() if isinstance(cause, KafkaError) else str(error)
         if self._producer is not None:
             self._producer.poll(0)
-        return f"{said} ({self._reason})" if self._reason else said
+        return self._with_reason(said)
+
+    def _cause(self) -> str:
+        end = time.monotonic() + CAUSE_TIMEOUT
+        while not self._reason and time.monotonic() < end:
+            self._producer.poll(0.05)
+        return self._with_reason(self._failure)
+
+    def _with_reason(self, said: str) -> str:
+        return f"{said} ({self._reason})" if self._reason not in said else said
 
 
 def _tell(rows: Sequence[Row], report: Report, began: float) -> None:

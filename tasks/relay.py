@@ -9,12 +9,11 @@ import logging
 import time
 from collections.abc import Sequence
 
-import psycopg
 from django.conf import settings
-from django.db import InterfaceError, InternalError, OperationalError, connection
+from django.db import connection
 
 from taskpulse.metrics import BATCH_EVENTS, BATCH_SECONDS, PUBLISHED, REFUSED, RELAY_ACTIVE, REPUBLISHED
-from taskpulse.worker import Stop
+from taskpulse.worker import DATABASE_FAULTS, Stop
 from tasks.active_lock import ActiveLock
 from tasks.barrier import LossDetector
 from tasks.delivery import BrokerUnavailable, Delivery, Report, Row
@@ -82,7 +81,7 @@ class Relay:
             found = self._look_for_losses()
             self._delivery.open()
             found |= self.publish_batch()
-        except (OperationalError, InterfaceError, InternalError, psycopg.OperationalError) as error:
+        except DATABASE_FAULTS as error:
             connection.close()
             self.pause = self._database_outage.failed(error)
             return False

@@ -1,6 +1,7 @@
 """The relay in trouble: what the broker refuses, outages, crashes; nothing is lost, and nothing set aside but for good."""
 
 import json
+import threading
 
 import psycopg
 import pytest
@@ -109,6 +110,28 @@ def test_an_outage_sets_nothing_aside_and_the_relay_resumes(start_relay, wipeabl
         "publishing to Kafka failed",
         "publishing to Kafka works again",
     ]
+
+
+def test_the_cause_of_an_outage_is_said_though_its_consequence_is_reported_first(wipeable_broker, settings, monkeypatch):
+    """In which order librdkafka reports them depends on how busy the machine is."""
+    on_error = delivery.Delivery._on_error
+    early = []
+
+    def consequence_first(self, error):
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            early.append(error)
+            return
+        on_error(self, error)
+        threading.Timer(0.3, lambda: [on_error(self, each) for each in early]).start()
+
+    monkeypatch.setattr(delivery.Delivery, "_on_error", consequence_first)
+    one = delivery.Delivery(settings.KAFKA_TOPIC, lambda: True)
+    one.open()
+    wipeable_broker.kill()
+    report = one.send([delivery.Row(1, "task", "a", 1, None, b"{}")])
+    assert not report.delivered
+    assert "brokers are down (" in report.trouble
+    assert any(error.str() in report.trouble for error in early)
 
 
 def test_a_fatal_error_makes_the_producer_anew(start_relay, topic):

@@ -146,11 +146,17 @@ class EmbeddedPostgres:
                 raise PostgresError(f"PostgreSQL is not ready after {timeout:.0f} s")
             time.sleep(0.02)
 
-    def create_database(self, name: str) -> None:
-        """Makes the database unless it is there."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    def create_database(self, name: str) -> bool:
+        """Makes the database unless it is there; False where the server went away meanwhile."""
+        try:
+            with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+                if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        except psycopg.OperationalError as error:
+            if error.sqlstate and not error.sqlstate.startswith("57P"):
+                raise PostgresError(f"the database {name} cannot be made: {error.diag.message_primary}") from None
+            return False
+        return True
 
 
 def stop(process: subprocess.Popen, timeout: float = 20.0) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -176,17 +177,22 @@ class Stack:
     def check_up(self) -> None:
         """Raises RuntimeError when `manage.py up` has ended though nobody killed it."""
         if self.up is not None and self.up.poll() is not None:
-            raise RuntimeError(f"`manage.py up` ended by itself with status {self.up.returncode}; see {self._log.name}")
+            raise RuntimeError(f"`manage.py up` ended by itself with status {self.up.returncode}; {self._last_lines()}")
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + START_TIMEOUT
         while time.monotonic() < end:
             if self.up.poll() is not None:
-                raise RuntimeError(f"`manage.py up` ended with status {self.up.returncode}; see {self._log.name}")
+                raise RuntimeError(f"`manage.py up` ended with status {self.up.returncode}; {self._last_lines()}")
             if (self.home / "credentials.json").exists() and self._is_ready():
                 return
             time.sleep(0.1)
         raise RuntimeError(f"not ready within {START_TIMEOUT:.0f} s; see {self._log.name}")
+
+    def _last_lines(self) -> str:
+        """What CI shows: the log itself goes with the machine."""
+        with open(self._log.name, errors="replace") as log:
+            return f"the end of {self._log.name}:\n{''.join(deque(log, 40))}"
 
     def _is_ready(self) -> bool:
         try:

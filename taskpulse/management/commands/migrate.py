@@ -16,6 +16,10 @@ POLL = 0.5
 _LOCKED = "55P03"
 
 
+class LockLost(CommandError):
+    """The session that kept others from migrating ended. What was applied by then stays applied."""
+
+
 class Command(migrate.Command):
     """Beside a running version: whoever wants a table while this waits for its lock waits behind it, so that it never waits
     longer than TASKPULSE_MIGRATE_LOCK_TIMEOUT_MS, and tries again later. What was applied by then stays applied.
@@ -68,7 +72,7 @@ class Command(migrate.Command):
         """
         if action in ("apply_start", "unapply_start"):
             if not self._lock.held():
-                raise CommandError("the connection that holds the lock of migrate is gone: run it again")
+                raise LockLost("the connection that holds the lock of migrate is gone: run it again")
             self._set("lock_timeout", settings.MIGRATE_LOCK_TIMEOUT_MS if migration.atomic else 0)
         super().migration_progress_callback(action, migration, fake)
 

@@ -12,12 +12,15 @@ from django.db import OperationalError, connection, transaction
 from audit import key_file
 from audit.models import LogHead
 from taskpulse.installation import ADMINISTRATOR, CREDENTIALS, SIGNING_KEY, Installation
-from taskpulse.worker import Backoff, Stop
+from taskpulse.management.commands.migrate import LockLost
+from taskpulse.worker import DATABASE_FAULTS, Backoff, Stop
 from tasks import tokens
 from tasks.tokens import ApiToken
 
 # Seconds that a named database may take to answer.
 DATABASE_PATIENCE = 30.0
+# How often the preparation begins before a database that fails again and again is given up.
+TRIES = 6
 # PostgreSQL's advisory lock of this key: two machines that start at once do not make two administrators.
 PREPARATION_LOCK = 7_238_105
 
@@ -31,7 +34,21 @@ class Command(BaseCommand):
         parser.add_argument("--database-roles", action="store_true", help="make the database's roles too")
 
     def handle(self, *, url, database_roles, **_):
-        self._wait_for_database()
+        """All of it can be done again: what a fault of the database interrupts is."""
+        self._stop, backoff = Stop().listen(), Backoff(0.2, 2.0)
+        while True:
+            self._wait_for_database()
+            try:
+                self._prepare(url, database_roles)
+                return
+            except (*DATABASE_FAULTS, LockLost) as error:
+                if self._stop.requested or backoff.failures == TRIES - 1:
+                    raise CommandError(f"the database fails: {_one_line(error)}") from error
+                self.stderr.write(f"the database failed, trying again: {_one_line(error)}")
+            connection.close()
+            self._stop.sleep(backoff.next())
+
+    def _prepare(self, url: str, database_roles: bool) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [PREPARATION_LOCK])
             call_command("migrate", verbosity=0, interactive=False)
@@ -44,20 +61,20 @@ class Command(BaseCommand):
             cursor.execute("SELECT pg_advisory_unlock(%s)", [PREPARATION_LOCK])
 
     def _wait_for_database(self) -> None:
-        stop, backoff, waited = Stop().listen(), Backoff(0.2, 2.0), 0.0
+        backoff, waited = Backoff(0.2, 2.0), 0.0
         while True:
             try:
                 connection.ensure_connection()
                 return
             except OperationalError as error:
-                reason = " ".join(str(error).split())
-            if stop.requested or waited > DATABASE_PATIENCE:
+                reason = _one_line(error)
+            if self._stop.requested or waited > DATABASE_PATIENCE:
                 raise CommandError(f"the database cannot be reached: {reason}")
             if not backoff.failures:
                 self.stderr.write(f"waiting for the database: {reason}")
             pause = backoff.next()
             waited += pause
-            stop.sleep(pause)
+            self._stop.sleep(pause)
 
     def _signing_key(self, path: Path) -> None:
         """A key for the audit log's checkpoints, unless there is one."""
@@ -91,3 +108,7 @@ class Command(BaseCommand):
             _, token = ApiToken.issue(user, "first token, made by manage.py up")
             # Before the commit: a crash in between leaves no administrator, and the next start makes both anew.
             installation.write(CREDENTIALS, {"url": url, "username": ADMINISTRATOR, "password": password, "token": token})
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
