@@ -3,7 +3,6 @@ times as much, and a literal has to be parsed by the server."""
 
 import struct
 from collections.abc import Iterable
-from uuid import UUID
 
 from psycopg.adapt import Dumper
 from psycopg.postgres import types
@@ -16,8 +15,9 @@ class UuidArray(bytes):
     """A parameter of type uuid[]."""
 
     @classmethod
-    def of(cls, keys: Iterable[UUID]) -> "UuidArray":
-        return cls(_array(_UUID.oid, [key.bytes for key in keys]))
+    def of(cls, keys: Iterable[bytes]) -> "UuidArray":
+        """Each key is the 16 bytes of a UUID."""
+        return cls(_array(_UUID.oid, list(keys)))
 
 
 class ByteaArray(bytes):

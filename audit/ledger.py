@@ -5,12 +5,15 @@ Whoever appends holds the head's row lock, so `seq` has no gap and the tree grow
 
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 from django.db import connection
+from psycopg.adapt import Dumper
+from psycopg.postgres import types
+from psycopg.pq import Format
 from psycopg.types.json import Jsonb
 
 from audit import leaf, merkle
+from tasks.events import Event, Malformed
 
 # The next partition is made when the log comes within this many entries of it.
 _AHEAD = 1_000_000
@@ -28,11 +31,11 @@ LOCK_TIMEOUT = "10s"
 
 
 class Unrecordable(Exception):
-    """One event that the log cannot take, with the reason."""
+    """One event (recorder.Received) that the log cannot take, with the reason."""
 
-    def __init__(self, event_id: UUID, digest: bytes, reason: str):
+    def __init__(self, item, reason: str):
         super().__init__(reason)
-        self.event_id, self.digest = event_id, digest
+        self.item = item
 
 
 class NoLog(Exception):
@@ -62,6 +65,15 @@ request_id, event_data, occurred_at, processed_at, topic, partition, "offset", d
 """
 
 
+class _PayloadDumper(Dumper):
+    """The event's bytes as JSONB, untouched (jsonb_recv: version 1, then the text)."""
+
+    format, oid = Format.BINARY, types["jsonb"].oid
+
+    def dump(self, obj: bytes) -> bytes:
+        return b"\x01" + obj
+
+
 def append(head: Head, items, now: datetime) -> None:
     """Appends `items` (recorder.Received with their outbox rows) as entries with seq, leaf and tree, and moves the head.
 
@@ -74,6 +86,7 @@ def append(head: Head, items, now: datetime) -> None:
             cursor.execute("SELECT audit_ensure_partition(%s), audit_ensure_partition(%s)", [seq, seq + len(items) + _AHEAD])
         # Django does not translate the errors of a COPY by itself.
         with connection.wrap_database_errors, cursor.copy(_COPY) as copy:
+            cursor.cursor.adapters.register_dumper(Jsonb, _PayloadDumper)
             copy.set_types(_TYPES)
             for item in items:
                 copy.write_row(_entry(head.origin, seq, item, now, edge))
@@ -82,9 +95,7 @@ def append(head: Head, items, now: datetime) -> None:
 
 
 def _entry(origin: str, seq: int, item, now: datetime, edge: merkle.Edge) -> tuple:
-    event, row, message = item.event, item.row, item.message
-    if event.subject != f"{row.subject_type}/{row.subject_id}" or event.version != row.version or event.taskid != row.task_id:
-        raise Unrecordable(event.id, item.digest, "the event names another subject, version or task than its outbox row")
+    row, message, event = item.row, item.message, _event(item)
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     try:
         record = leaf.record(
@@ -92,16 +103,25 @@ def _entry(origin: str, seq: int, item, now: datetime, edge: merkle.Edge) -> tup
             event.time, now, topic, partition, offset, item.digest,
         )  # fmt: skip
     except ValueError as error:
-        raise Unrecordable(event.id, item.digest, str(error)) from None
+        raise Unrecordable(item, str(error)) from None
     leaf_hash = merkle.leaf_hash(record)
     edge.append(leaf_hash)
     return (
         seq, event.id, event.type, row.subject_type, row.subject_id, row.version, row.task_id, event.actorid, event.actorname,
-        event.actortype, event.requestid, Jsonb(message.value(), _as_is), event.time, now, topic, partition, offset,
+        event.actortype, event.requestid, message.value(), event.time, now, topic, partition, offset,
         item.digest, leaf_hash,
     )  # fmt: skip
 
 
-def _as_is(payload: bytes) -> bytes:
-    """The event's bytes go to JSONB untouched."""
-    return payload
+def _event(item) -> Event:
+    """What the message says, which must be what its outbox row says. Raises Unrecordable."""
+    row = item.row
+    try:
+        event = item.event
+    except Malformed as error:
+        raise Unrecordable(item, str(error)) from None
+    if event.subject != f"{row.subject_type}/{row.subject_id}" or event.version != row.version or event.taskid != row.task_id:
+        raise Unrecordable(item, "the event names another subject, version or task than its outbox row")
+    if event.id.bytes != item.key:
+        raise Unrecordable(item, "the event names another id than its outbox row")
+    return event

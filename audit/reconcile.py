@@ -11,11 +11,11 @@ from psycopg.pq import Format
 from audit import binary_arrays
 from audit.binary_arrays import ByteaArray, UuidArray
 from audit.dead_letters import Refused
-from tasks.events import SOURCE
+from tasks.events import SOURCE, Malformed
 
 
 class Matched(NamedTuple):
-    """The outbox row of a message, with its digest equal to that of the message's bytes."""
+    """The outbox row of a message, with its digest equal to that of the message's bytes: a row of _TAKE."""
 
     subject_type: str
     subject_id: str
@@ -23,6 +23,9 @@ class Matched(NamedTuple):
     task_id: UUID | None
     held: bool
     taken: bool
+    # Which of the messages, from 1, and with the first of them the time.
+    number: int = 0
+    moment: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ WITH wire AS MATERIALIZED (
   ))
   RETURNING o.id
 )
-SELECT m.number, m.subject_type, m.subject_id, m.version, m.task_id, m.held, m.id IN (SELECT t.id FROM taken t),
+SELECT m.subject_type, m.subject_id, m.version, m.task_id, m.held, m.id IN (SELECT t.id FROM taken t), m.number,
   CASE WHEN m.number = (SELECT min(number) FROM matched) THEN clock_timestamp() END
 FROM matched m
 """
@@ -93,21 +96,20 @@ def take_true(received) -> datetime | None:
         return None
     first = {}
     for item in received:
-        first.setdefault((item.event.id, item.digest), item)
+        first.setdefault(item.digest, item)
     sent = list(first.values())
     now = None
     with connection.cursor() as cursor:
         cursor.cursor.format = Format.BINARY  # loading the rows' text would cost as much as the statement
         binary_arrays.allow(cursor)
-        cursor.execute(_TAKE, [UuidArray.of([item.event.id for item in sent]), ByteaArray.of([item.digest for item in sent])])
-        for number, *row, moment in cursor.fetchall():
-            item = sent[number - 1]
-            item.row = Matched._make(row)
-            item.taken = item.row.taken
-            now = moment or now
+        cursor.execute(_TAKE, [UuidArray.of([item.key for item in sent]), ByteaArray.of([item.digest for item in sent])])
+        for row in map(Matched._make, cursor.fetchall()):
+            item = sent[row.number - 1]
+            item.row, item.taken = row, row.taken
+            now = row.moment or now
     if len(sent) < len(received):
         for item in received:
-            item.row = first[item.event.id, item.digest].row
+            item.row = first[item.digest].row
     return now and now.astimezone(UTC)
 
 
@@ -120,13 +122,14 @@ def sort_out(others) -> SortedOut:
     unmatched = [item for item in others if item.row is None]
     result.repeated = len(others) - len(early) - len(unmatched)
     result.reordered = len(early)
+    unmatched = [item for item in unmatched if _is_event(item, result.refused)]
     with connection.cursor() as cursor:
         binary_arrays.allow(cursor)
         if early:
-            cursor.execute(_SEND_AGAIN, {"ids": UuidArray.of([item.event.id for item in early])})
+            cursor.execute(_SEND_AGAIN, {"ids": UuidArray.of([item.key for item in early])})
         if not unmatched:
             return result
-        ids = UuidArray.of({item.event.id for item in unmatched})
+        ids = UuidArray.of({item.event.id.bytes for item in unmatched})
         cursor.execute(_KNOWN, [ids, ids])
         known: dict[UUID, list[tuple[bytes, bool]]] = {}
         for event_id, digest, recorded in cursor:
@@ -145,6 +148,14 @@ def sort_out(others) -> SortedOut:
         else:
             result.refused.append(Refused(item.message, "forged", f"no change made event {item.event.id}"))
     return result
+
+
+def _is_event(item, refused: list[Refused]) -> bool:
+    try:
+        return item.event is not None
+    except Malformed as error:
+        refused.append(Refused(item.message, "malformed", str(error)))
+        return False
 
 
 def _archived_until(cursor) -> datetime | None:

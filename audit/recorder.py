@@ -38,13 +38,24 @@ class TooManyHeld(CannotContinue):
 
 @dataclass(slots=True)
 class Received:
-    """A message, what was read of it, its true outbox row if there is one, and whether it is to be recorded now."""
+    """A message, the 16 bytes of its event's id, its true outbox row if there is one, and whether it is to be recorded now.
+
+    Most of it is parsed while PostgreSQL takes what came before: see `event`.
+    """
 
     message: Message
-    event: events.Event
+    key: bytes
     digest: bytes
     row: reconcile.Matched | None = None
     taken: bool = False
+    parsed: events.Event | None = None
+
+    @property
+    def event(self) -> events.Event:
+        """Raises events.Malformed."""
+        if self.parsed is None:
+            self.parsed = events.parse(self.message.value())
+        return self.parsed
 
 
 class Recorder:
@@ -67,7 +78,7 @@ class Recorder:
                 with context.captured():
                     self._record(part)
             except ledger.Unrecordable as error:
-                if not self._hold(error.event_id, error.digest, str(error)):
+                if not self._hold(error.item, str(error)):
                     raise
                 parts.append(part)
             except (DataError, IntegrityError, OperationalError) as error:
@@ -104,11 +115,12 @@ class Recorder:
     def _hold_alone(self, message: Message, error: Exception) -> bool:
         received, _ = _read([message])
         # The first line: the others may quote the row.
-        return any(self._hold(item.event.id, item.digest, str(error).splitlines()[0]) for item in received)
+        return any(self._hold(item, str(error).splitlines()[0]) for item in received)
 
-    def _hold(self, event_id: UUID, digest: bytes, reason: str) -> bool:
+    def _hold(self, item: Received, reason: str) -> bool:
         """Holds the true row of an event; False if there is none. It counts as unpublished, so that it goes out when it
         is released. Raises TooManyHeld, and holds nothing, when MAX_HELD_ROWS are held already."""
+        event_id = UUID(bytes=item.key)
         with context.captured(), transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_COUNT_HELD, [settings.MAX_HELD_ROWS])
             if cursor.fetchone()[0] >= settings.MAX_HELD_ROWS:
@@ -116,7 +128,7 @@ class Recorder:
                     f"{settings.MAX_HELD_ROWS} events are held (TASKPULSE_MAX_HELD_ROWS) and the audit log cannot take event "
                     f"{event_id} either ({reason}): look at the reasons, mend the cause, and release them"
                 )
-            cursor.execute(_HOLD, [dead_letters.storable(reason[:1000]), event_id, digest])
+            cursor.execute(_HOLD, [dead_letters.storable(reason[:1000]), event_id, item.digest])
             held = cursor.rowcount == 1
         if held:
             HELD.inc()
@@ -161,16 +173,19 @@ def _is_data_fault(error: Exception) -> bool:
 
 
 def _read(messages: list[Message]) -> tuple[list[Received], list[dead_letters.Refused]]:
-    """What can be read as events, and the rest as dead letters."""
+    """What has the id of an event, and the rest as dead letters. Whether the former are events shows when they are parsed."""
     received, refused = [], []
     for message in messages:
         value = message.value() or b""
-        try:
-            event = events.parse(value)
-        except events.Malformed as error:
-            refused.append(dead_letters.Refused(message, "malformed", str(error)))
-        else:
-            received.append(Received(message, event, hashlib.sha256(value).digest()))
+        key, parsed = events.event_id(value), None
+        if key is None:
+            try:
+                parsed = events.parse(value)
+            except events.Malformed as error:
+                refused.append(dead_letters.Refused(message, "malformed", str(error)))
+                continue
+            key = parsed.id.bytes
+        received.append(Received(message, key, hashlib.sha256(value).digest(), parsed=parsed))
     return received, refused
 
 

@@ -8,7 +8,6 @@ the database, so that the loss is on record, signed, and can be counted. (DESIGN
 
 import base64
 import hashlib
-from dataclasses import dataclass
 
 from confluent_kafka import Message
 from django.db import connection, transaction
@@ -16,6 +15,7 @@ from django.db import connection, transaction
 from audit import ledger, reconcile
 from audit.checkpoint import Checkpoint
 from audit.models import Entry, LogHead
+from audit.recorder import Received
 from audit.tile_writer import Head, TileWriter, read_head
 from tasks import context, events
 
@@ -26,16 +26,6 @@ NO_TOPIC = ""
 
 class CannotOpen(Exception):
     """There can be no successor now; the message says why."""
-
-
-@dataclass(slots=True)
-class _Opening:
-    """The first entry, as the ledger takes it. It passes through no outbox: entry and log are made in one transaction."""
-
-    event: events.Event
-    row: reconcile.Matched
-    message: Message
-    digest: bytes
 
 
 def open_successor(origin: str | None, promised: Checkpoint | None) -> Head:
@@ -84,14 +74,15 @@ def _predecessor(ended: Head, root: bytes, promised: Checkpoint | None) -> dict:
     }
 
 
-def _opening(origin: str, told: dict, now) -> _Opening:
-    _, payload = events.build(
+def _opening(origin: str, told: dict, now) -> Received:
+    """The first entry, as the ledger takes it. It passes through no outbox: entry and log are made in one transaction."""
+    event_id, payload = events.build(
         subject_type=KIND, subject_id=origin, action=ACTION, version=None, moment=now, task_id=None, document=told, changed={},
         attributes=context.current().attributes(),
     )  # fmt: skip
     message = Message(topic=NO_TOPIC, partition=0, offset=0, value=payload)
     row = reconcile.Matched(KIND, origin, None, None, held=False, taken=True)
-    return _Opening(events.parse(payload), row, message, hashlib.sha256(payload).digest())
+    return Received(message, event_id.bytes, hashlib.sha256(payload).digest(), row, taken=True)
 
 
 def doubt(head: Head, promised: Checkpoint | None) -> str | None:

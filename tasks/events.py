@@ -81,6 +81,16 @@ def attribute(payload: bytes, name: bytes) -> str | None:
     return found and found[1].decode()
 
 
+def event_id(payload: bytes) -> bytes | None:
+    """The 16 bytes of the id of an event of ours, without parsing it, as `attribute`; None where there stands none."""
+    start = payload.rfind(ID) + len(ID)
+    try:
+        key = bytes.fromhex(payload[start : start + 36].replace(b"-", b"").decode("ascii"))
+    except ValueError:
+        return None
+    return key if len(key) == 16 else None
+
+
 def canonical(document) -> bytes:
     """The RFC 8785 bytes of a document of this contract. Raises TypeError for lone surrogates and floats' kin."""
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)

@@ -17,7 +17,8 @@ def test_postgresql_reads_what_was_meant(keys, values):
     with connection.cursor() as cursor:
         binary_arrays.allow(cursor)
         cursor.execute(
-            "SELECT k, v, array_lower(k, 1) FROM (VALUES (%s, %s)) given (k, v)", [UuidArray.of(keys), ByteaArray.of(values)]
+            "SELECT k, v, array_lower(k, 1) FROM (VALUES (%s, %s)) given (k, v)",
+            [UuidArray.of(key.bytes for key in keys), ByteaArray.of(values)],
         )
         read_keys, read_values, first = cursor.fetchone()
     assert read_keys == keys

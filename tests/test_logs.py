@@ -257,6 +257,7 @@ def test_an_attribute_is_read_without_parsing(text, request_id, traceparent):
         attributes | {"data": {"task": {"a": 1, "id": "another", "title": text, "labels": [text, ',"requestid":"x"']}}, "type": "x"}
     )
     assert events.attribute(payload, events.ID) == own
+    assert events.event_id(payload) == uuid.UUID(own).bytes
     assert events.attribute(payload, events.REQUEST_ID) == request_id
     assert events.attribute(payload, events.TRACEPARENT) == traceparent
 
@@ -264,6 +265,9 @@ def test_an_attribute_is_read_without_parsing(text, request_id, traceparent):
 def test_an_attribute_that_no_request_has_is_none():
     assert events.attribute(events.canonical({"a": "", "requestid": 'x"y'}), events.REQUEST_ID) is None
     assert events.attribute(events.canonical({"a": "", "requestid": "x y"}), events.REQUEST_ID) is None
+    for text in ("", "1", "g" * 36, "0" * 31, "é" * 32):
+        assert events.event_id(events.canonical({"a": "", "id": text})) is None
+    assert events.event_id(b"") is None
 
 
 # Nothing that is nobody's business.

@@ -163,7 +163,7 @@ def test_no_statement_reads_the_outbox_as_a_whole(committed_db, emptied):
         cursor.execute("SELECT event_id, digest FROM tasks_outbox WHERE id %% 50 = 0", [])
         rows = cursor.fetchall()
         binary_arrays.allow(cursor)
-        ids, digests = UuidArray.of([row[0] for row in rows]), ByteaArray.of([bytes(row[1]) for row in rows])
+        ids, digests = UuidArray.of([row[0].bytes for row in rows]), ByteaArray.of([bytes(row[1]) for row in rows])
         statements = [(reconcile._TAKE, [ids, digests]), (reconcile._SEND_AGAIN, {"ids": ids}), (reconcile._KNOWN, [ids, ids])]
         for mode in ("force_custom_plan", "force_generic_plan"):
             cursor.execute(f"SET plan_cache_mode = {mode}")

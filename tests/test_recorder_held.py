@@ -1,13 +1,14 @@
 """True events that the log cannot take are held, and what follows them waits for their release."""
 
+import json
 import uuid
 
 import pytest
 from django.db import connection
 
 from audit.models import DeadLetter
-from audit.recorder import Recorder, TooManyHeld
-from tasks import context
+from audit.recorder import Received, Recorder, TooManyHeld
+from tasks import context, events
 from tasks.models import OutboxEvent, Task
 from tests.recording import (
     add_outbox_row,
@@ -80,7 +81,7 @@ def test_a_forgery_of_an_event_that_the_log_refuses_does_not_hold_it(db):
     task = task_with_versions(1)
     refuse_in_log("version <> 1")
     (row,) = waiting()
-    assert not Recorder()._hold(row.event_id, b"\0" * 32, "a reason")
+    assert not Recorder()._hold(Received(message(bytes(row.payload)), row.event_id.bytes, b"\0" * 32), "a reason")
     record([message(bytes(row.payload) + b" ")])
     assert waiting()[0].held_at is None
     record(messages([row]))
@@ -98,6 +99,19 @@ def test_a_payload_that_jsonb_refuses_is_held(db):
     assert recorded() == [(str(good.pk), 1)]
     (held,) = waiting()
     assert "Unicode" in held.held_reason
+
+
+def test_a_true_row_that_is_no_event_of_the_contract_is_held(db):
+    good = task_with_versions(1)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE tasks_outbox DISABLE TRIGGER taskpulse_true")
+    key = uuid.uuid4()
+    payload = events.canonical(json.loads(forged(id=str(key), subject="task/1", data={}, specversion="2.0")))
+    add_outbox_row(payload, event_id=key, subject_id="1", version=1)
+    record([message(payload), *messages(waiting(good.pk))])
+    assert recorded() == [(str(good.pk), 1)]
+    (held,) = waiting()
+    assert held.held_reason == "specversion is not 1.0"
 
 
 def test_a_leaf_record_that_fits_no_tile_is_held(db):

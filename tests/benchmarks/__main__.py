@@ -44,7 +44,7 @@ def main() -> None:
     if busy > 0.5:
         print(f"other work runs on this machine (load {busy:.1f}): trust the ratios less, and the rates not at all")
     with database.server() as (server_url, kind), database.fresh_database(server_url) as url:
-        found = measure(url, parts, options.quick)
+        found = measure(server_url, url, parts, options.quick)
         found["machine"] = machine.facts() | {"load_before": round(busy, 2), "postgresql": kind, **machine.server_facts()}
     found |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.monotonic() - began)}
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
@@ -52,21 +52,21 @@ def main() -> None:
     print(f"\n{found['seconds']} s; details in {RESULT.name}")
 
 
-def measure(url: str, parts, quick: bool) -> dict:
+def measure(server_url: str, url: str, parts, quick: bool) -> dict:
     from tests.benchmarks import api, features, ingest, latency, verification
 
     found: dict = {"ratios": {}, "quick": quick}
     if "verify" in parts:
-        # First: the others fill the log with entries of tasks that are not there.
         progress("verification")
         found["verify"] = verification.run([1_000, 4_000] if quick else [25_000, 100_000])
         found["ratios"] |= {name: rate for name, rate in found["verify"].items() if name in WANTED}
-        verification.clear()
+        database.empty(server_url)
     if "ingest" in parts:
         progress("audit ingest")
         found["ingest"] = ingest.run(rounds=5 if quick else 30, events_a_round=4_000, naive_a_round=400)
         found["ratios"] |= {name: found["ingest"][name] for name in ("ingest_vs_copy", "ingest_vs_naive")}
         ingest.clear()
+        database.empty(server_url)
     if "api" in parts:
         progress("API beside FastAPI")
         found["api"] = beside(api.FASTAPI, url, found, quick)

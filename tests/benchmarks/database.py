@@ -10,6 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
+NAME = f"taskpulse_bench_{os.getpid()}"
+
 
 @contextmanager
 def server():
@@ -36,13 +38,12 @@ def server():
 @contextmanager
 def fresh_database(server_url: str):
     """Makes a database beside the one that the URL names, settles Django on it, migrated, and drops it at the end."""
-    name = f"taskpulse_bench_{os.getpid()}"
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {NAME}")
     try:
         with tempfile.TemporaryDirectory(prefix="taskpulse-bench-", ignore_cleanup_errors=True) as home:
             os.environ |= {
-                "DATABASE_URL": urlunsplit(urlsplit(server_url)._replace(path=f"/{name}")),
+                "DATABASE_URL": urlunsplit(urlsplit(server_url)._replace(path=f"/{NAME}")),
                 "SECRET_KEY": secrets.token_hex(32),
                 "TASKPULSE_HOME": home,
                 "TASKPULSE_MODE": "local",
@@ -60,4 +61,17 @@ def fresh_database(server_url: str):
             connections.close_all()
     finally:
         with psycopg.connect(server_url, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"DROP DATABASE {NAME} WITH (FORCE)")
+
+
+def empty(server_url: str) -> None:
+    """The fresh database once more: what a part left there would weigh on the next. Even dead entries do, since each unique
+    index looks at the heap for a `seq` that comes again."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    connections.close_all()
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {NAME} WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE {NAME}")
+    call_command("migrate", verbosity=0)

@@ -119,7 +119,7 @@ def _record(rows) -> None:
 
     arrived = [
         SimpleNamespace(
-            event=SimpleNamespace(id=uuid.UUID(json.loads(row.payload)["id"])),
+            key=uuid.UUID(json.loads(row.payload)["id"]).bytes,
             digest=hashlib.sha256(row.payload).digest(),
             taken=False,
         )

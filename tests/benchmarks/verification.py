@@ -26,7 +26,6 @@ RESULT = Path(__file__).resolve().parent.parent.parent / "bench-verify.json"
 JOBS = (1, 2)
 ORIGIN = "taskpulse/audit"
 _BATCH = 2_000
-_TABLES = ("task_audit_log", "audit_tile", "audit_bundle", "audit_checkpoint", "tasks_task", "tasks_outbox")
 
 
 def main() -> None:
@@ -163,17 +162,6 @@ def _rate(work, count: int) -> int:
         work()
         best = min(best, time.process_time() - began)
     return round(count / best)
-
-
-def clear() -> None:
-    from django.db import connection
-
-    with connection.cursor() as cursor:
-        for table in _TABLES:
-            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
-            cursor.execute(f"DELETE FROM {table}")
-            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER ALL")
-        cursor.execute("UPDATE audit_log SET size = 0, edge = ''")
 
 
 if __name__ == "__main__":
