@@ -20,7 +20,8 @@ def starting():
     place = Path(tempfile.mkdtemp(prefix="taskpulse-up-"))
     running = RunningUp(place / "home")
     yield running
-    running.stop()
+    if running.process.poll() is None:
+        running.stop()
     shutil.rmtree(place, ignore_errors=True)
 
 

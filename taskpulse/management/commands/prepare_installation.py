@@ -7,7 +7,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError, connection, transaction
+from django.db import connection, transaction
 
 from audit import key_file
 from audit.models import LogHead
@@ -64,9 +64,9 @@ class Command(BaseCommand):
         backoff, waited = Backoff(0.2, 2.0), 0.0
         while True:
             try:
-                connection.ensure_connection()
+                connection.connect()  # anew: a fault within a transaction leaves Django with one that it takes for open
                 return
-            except OperationalError as error:
+            except DATABASE_FAULTS as error:
                 reason = _one_line(error)
             if self._stop.requested or waited > DATABASE_PATIENCE:
                 raise CommandError(f"the database cannot be reached: {reason}")
