@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import threading
 import uuid
 
@@ -384,7 +385,11 @@ def test_what_is_archived_of_a_task_is_410_and_names_the_file(archived):
     path = f"/api/tasks/{archived.task.pk}"
     assert f"{file} or an archive before it" in problem(caller.get(f"{path}?version=1"), 410)["detail"]
     assert caller.get(f"{path}?version=3").json()["title"] == "after the archive"
-    assert [entry["version"] for entry in caller.get(f"{path}/history").json() if entry["subject"].startswith("task/")] == [3]
+    page = caller.get(f"{path}/history")
+    assert [entry["version"] for entry in page.json() if entry["subject"].startswith("task/")] == [3]
+    (rest,) = re.findall(r'<http://testserver([^>]+)>; rel="next"', page["Link"])
+    said = f"The rest of the history of this task is archived: {file} or an archive before it holds it."
+    assert problem(caller.get(rest), 410)["detail"] == said
     problem(caller.get(f"{path}?version=4"), 404)
     problem(caller.get(f"/api/tasks/{uuid.uuid4()}/history"), 404)
 

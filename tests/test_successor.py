@@ -4,10 +4,11 @@ import base64
 import io
 import json
 import threading
+import uuid
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
 from audit import checkpoint_store, successor
 from audit.checkpoint import key_for, open_checkpoint
@@ -17,7 +18,7 @@ from audit.signed_note import SigningKey
 from audit.tile_writer import read_head
 from tasks.active_lock import ActiveLock
 from tests.api_client import api
-from tests.recording import assert_log_is_whole, grow_log, messages, record, waiting
+from tests.recording import add_outbox_row, assert_log_is_whole, grow_log, messages, record, waiting
 from tests.running_up import wait_until
 from tests.test_checkpointer import KEY, ORIGIN, OTHER, every_entry, refused, signed, sizes, start  # noqa: F401 (fixtures)
 from tests.test_log_views import fetch
@@ -61,6 +62,26 @@ def restored(start):  # noqa: F811 (a fixture)
     assert refused() == "fork"
     worker.close_but_database()
     return start
+
+
+def test_the_entry_that_opens_a_log_is_never_erased(restored):
+    audit_log_new()
+    opening = Entry.objects.get(seq=6)
+    call_command(
+        "redact_audit", f"--actor={opening.actor_id}", "--reason=asked", "--asked-by=case 1", "--wait=0", stdout=io.StringIO()
+    )
+    assert Entry.objects.get(seq=6).event_data == opening.event_data
+    assert successor.doubt(read_head(), None) is None
+    account = uuid.uuid4()
+    event = {"id": str(account), "type": "audit.redacted", "data": {"audit": {"entries": [[6, 6]]}}}
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE tasks_outbox DISABLE TRIGGER taskpulse_true")
+    add_outbox_row(json.dumps(event).encode(), event_id=account, subject_type="audit", subject_id="log", version=None)
+    with pytest.raises(DatabaseError, match="is refused"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE task_audit_log SET event_data = %s, actor_name = NULL, actor_type = NULL, request_id = NULL WHERE seq = 6",
+            [json.dumps({"redacted": str(account)})],
+        )
 
 
 def test_the_successor_names_what_was_promised_and_is_signed(restored):

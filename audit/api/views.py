@@ -1,5 +1,7 @@
 """`/api/audit` and what a task's own path tells of its past: history, a state as of then, how far it is audited."""
 
+from dataclasses import replace
+
 import orjson
 from django.http import Http404, HttpResponse
 from django.utils.text import format_lazy
@@ -20,6 +22,8 @@ from tasks.events import rfc3339
 
 # A window is added to it: the sum stays a bigint.
 _KEYS = pagination.NumberKeys(2**62)
+# Where a history leads whose beginning is archived: to a page that says so, since a list that ends there would look whole.
+_BEFORE_ALL = 1
 _TEXT = {"type": "string", "pattern": ITEM, "maxLength": filters.TEXT_LENGTH}
 
 
@@ -78,6 +82,7 @@ class HistoryViewSet(ApiViewSet):
     @extend_schema(
         operation_id="tasks_history_list",
         summary="Read a task's history, newest first",
+        description="Where the beginning of a history is archived, the last page leads on to a 410 that names the file.",
         parameters=[TASK_ID, *PAGE],
         responses={200: EntrySerializer(many=True), **problems(400, 404, 410)},
     )
@@ -86,10 +91,12 @@ class HistoryViewSet(ApiViewSet):
         refuse_unknown(request._request.GET, ("limit", "cursor"))
         at = pagination.read(request._request.GET, _KEYS)
         found = search.page(search.Search(tasks=[key]), at)
-        if not found.texts and at.key is None:
-            _refuse_archived(key, _("The history of this task"))
-            if not queries.task_exists(key):
+        if not found.texts:
+            _refuse_archived(key, _("The history of this task") if at.key is None else _("The rest of the history of this task"))
+            if at.key is None and not queries.task_exists(key):
                 raise Http404
+        elif found.older is None and not _is_creation(found.texts[-1]) and past.archived(key):
+            found = replace(found, older=_BEFORE_ALL)
         return list_response(request._request, found, _KEYS)
 
 
@@ -143,6 +150,11 @@ def read_past(request, key) -> HttpResponse:
         raise Problem(410, format_lazy(detail, version=state.version, event=state.redacted_by))
     # The keys as the task itself shows them: JSONB has an order of its own.
     return json_response(orjson.dumps(state.document, option=orjson.OPT_SORT_KEYS))
+
+
+def _is_creation(text: str) -> bool:
+    entry = orjson.loads(text)
+    return entry["version"] == 1 and entry["subject"] == f"task/{entry['task_id']}"
 
 
 def _refuse_archived(key, what: str, version: int | None = None) -> None:
