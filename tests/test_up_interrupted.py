@@ -13,6 +13,7 @@ import pytest
 
 from taskpulse.supervisor import PrefixedLog, Program, Supervisor
 from tests.running_up import RunningUp
+from tests.test_up import on_its_own_broker
 
 
 @pytest.fixture
@@ -52,7 +53,11 @@ class Killer(threading.Thread):
 
 @pytest.mark.parametrize(
     ("role", "trigger", "times"),
-    [("postgres", "/bin/postgres", 2), ("broker", "taskpulse.embedded.broker", 2), ("postgres", "prepare_installation", 1)],
+    [
+        ("postgres", "/bin/postgres", 2),
+        pytest.param("broker", "taskpulse.embedded.broker", 2, marks=on_its_own_broker),
+        ("postgres", "prepare_installation", 1),
+    ],
 )
 def test_a_store_that_is_killed_while_up_starts_is_started_again(starting, role, trigger, times):
     killer = Killer(starting, role, trigger, times)
