@@ -35,11 +35,13 @@ class SortedOut:
     reordered: int = 0
 
 
-# A row is taken unless it is held or its subject has an earlier version that this batch does not bring. `first_missing`
-# finds that version once for a subject, so that a batch of one busy task costs no more than one of many tasks. Id AND
-# digest must match: a forgery that bears a true id must not remove the true row. After a VACUUM of the empty outbox
-# PostgreSQL takes it, and `matched`, for a single row, and a join would loop over all pairs of rows, for minutes: so each
-# look-up is one by index (LATERAL with OFFSET 0, which is not flattened, and the array), and `IN` and `NOT IN` are hashed.
+# A row is taken unless it is held or an earlier version of its subject waits that this batch does not bring. What waits of a
+# subject has no gap, since versions have none and the earliest goes first: so it is the version just before some row that is
+# looked for, one entry of the index for each. To look for any earlier one would walk over all that was recorded of a busy task
+# while a dump keeps its dead rows (`make bench-outbox`). Id AND digest must match: a forgery that bears a true id must not
+# remove the true row. After a VACUUM of the empty outbox PostgreSQL takes it, and `matched`, for a single row, and a join would
+# loop over all pairs of rows, for minutes: so each look-up is one by index (LATERAL with OFFSET 0, which is not flattened, and
+# the array), and `IN` and `NOT IN` are hashed.
 _TAKE = """
 WITH wire AS MATERIALIZED (
   SELECT * FROM unnest(%s::uuid[], %s::bytea[]) WITH ORDINALITY AS w (event_id, digest, number)
@@ -50,13 +52,13 @@ WITH wire AS MATERIALIZED (
     WHERE o.event_id = wire.event_id AND o.digest = wire.digest OFFSET 0
   ) o
 ), first_missing AS MATERIALIZED (
-  SELECT s.subject_type, s.subject_id, min(e.version) AS version
-  FROM (SELECT subject_type, subject_id, max(version) AS newest FROM matched WHERE NOT held GROUP BY 1, 2) s
+  SELECT s.subject_type, s.subject_id, min(s.version) AS version
+  FROM (SELECT subject_type, subject_id, version FROM matched WHERE NOT held AND version > 1) s
   CROSS JOIN LATERAL (
-    SELECT e.id, e.version FROM tasks_outbox e
-    WHERE e.subject_type = s.subject_type AND e.subject_id = s.subject_id AND e.version < s.newest OFFSET 0
+    SELECT e.id FROM tasks_outbox e
+    WHERE e.subject_type = s.subject_type AND e.subject_id = s.subject_id AND e.version = s.version - 1 OFFSET 0
   ) e
-  WHERE s.newest > 1 AND e.id NOT IN (SELECT m.id FROM matched m WHERE NOT m.held)
+  WHERE e.id NOT IN (SELECT m.id FROM matched m WHERE NOT m.held)
   GROUP BY 1, 2
 ), taken AS (
   DELETE FROM tasks_outbox o WHERE o.id = ANY (ARRAY(

@@ -4,6 +4,7 @@ import json
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
@@ -178,6 +179,26 @@ def test_no_statement_reads_the_outbox_as_a_whole(committed_db, emptied):
                 )
                 # At worst all once; each of a batch beside all would be 200 million.
                 assert looked_at <= (100_000 if emptied else 50_000), (mode, statement)
+
+
+def test_a_busy_task_costs_no_more_while_a_dump_keeps_what_was_recorded(committed_db):
+    insert = """
+    INSERT INTO tasks_outbox (event_id, subject_type, subject_id, version, payload)
+    SELECT id, 'task', '1', n, convert_to(json_build_object('id', id)::text, 'UTF8')
+    FROM (SELECT uuidv7() AS id, n FROM generate_series(%s::bigint, %s) n) made RETURNING event_id, digest
+    """
+    with psycopg.connect(committed_db) as dump, connection.cursor() as cursor:
+        dump.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        dump.execute("SELECT count(*) FROM tasks_outbox")
+        cursor.execute(insert, [1, 20_000])
+        cursor.execute("DELETE FROM tasks_outbox")
+        cursor.execute(insert, [20_001, 20_001])
+        ((event_id, digest),) = cursor.fetchall()
+        binary_arrays.allow(cursor)
+        parameters = [UuidArray.of([event_id.bytes]), ByteaArray.of([bytes(digest)])]
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {reconcile._TAKE}", parameters)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 50
 
 
 def nodes(plan: dict):
