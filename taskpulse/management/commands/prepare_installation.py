@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection, transaction
+from django.db.migrations.exceptions import MigrationSchemaMissing
 
 from audit import key_file
 from audit.models import LogHead
@@ -41,7 +42,7 @@ class Command(BaseCommand):
             try:
                 self._prepare(url, database_roles)
                 return
-            except (*DATABASE_FAULTS, LockLost) as error:
+            except (*DATABASE_FAULTS, MigrationSchemaMissing, LockLost) as error:
                 if self._stop.requested or backoff.failures == TRIES - 1:
                     raise CommandError(f"the database fails: {_one_line(error)}") from error
                 self.stderr.write(f"the database failed, trying again: {_one_line(error)}")
