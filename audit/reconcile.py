@@ -154,10 +154,11 @@ def sort_out(others) -> SortedOut:
 
 def _is_event(item, refused: list[Refused]) -> bool:
     try:
-        return item.event is not None
+        item.event  # noqa: B018 (parses it)
     except Malformed as error:
         refused.append(Refused(item.message, "malformed", str(error)))
         return False
+    return True
 
 
 def _archived_until(cursor) -> datetime | None:

@@ -83,9 +83,11 @@ def attribute(payload: bytes, name: bytes) -> str | None:
 
 def event_id(payload: bytes) -> bytes | None:
     """The 16 bytes of the id of an event of ours, without parsing it, as `attribute`; None where there stands none."""
-    start = payload.rfind(ID) + len(ID)
+    start = payload.rfind(ID)
+    if start < 0:
+        return None
     try:
-        key = bytes.fromhex(payload[start : start + 36].replace(b"-", b"").decode("ascii"))
+        key = bytes.fromhex(payload[start + len(ID) : start + len(ID) + 36].replace(b"-", b"").decode("ascii"))
     except ValueError:
         return None
     return key if len(key) == 16 else None

@@ -267,7 +267,8 @@ def test_an_attribute_that_no_request_has_is_none():
     assert events.attribute(events.canonical({"a": "", "requestid": "x y"}), events.REQUEST_ID) is None
     for text in ("", "1", "g" * 36, "0" * 31, "é" * 32):
         assert events.event_id(events.canonical({"a": "", "id": text})) is None
-    assert events.event_id(b"") is None
+    for nothing in (b"", b"123456" + b"0" * 36):
+        assert events.event_id(nothing) is None
 
 
 # Nothing that is nobody's business.
