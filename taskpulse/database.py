@@ -53,7 +53,7 @@ def configuration(env: Environment) -> dict:
         # What the address says comes last, so that it counts.
         options = options | {"options": f"-c statement_timeout={most} {options.get('options', '')}".strip()}
     return {
-        "ENGINE": "taskpulse.metered",
+        "ENGINE": "taskpulse.postgresql",
         **parameters,
         # Persistent connections, checked at the start of a request. A pool costs more per request than it gives.
         "CONN_MAX_AGE": None,

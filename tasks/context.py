@@ -10,7 +10,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import orjson
-from psycopg.pq import TransactionStatus
 
 # How many events of a request its line in the log names.
 NOTED = 20
@@ -118,18 +117,15 @@ def tell_database(execute, sql, params, many, execution):
     """An execute wrapper: before a transaction's first uncaptured write, sets `taskpulse.context` for that transaction."""
     connection = execution["connection"]
     if connection.in_atomic_block and not _captured.get():
-        session = connection.connection
-        if session is None or session.info.transaction_status == TransactionStatus.IDLE:
-            connection.taskpulse_told = None
         statement = sql if isinstance(sql, str) else str(sql)
         if statement.startswith("ROLLBACK TO"):
-            connection.taskpulse_told = None  # a rollback to a savepoint undoes SET LOCAL too
+            connection.told = None  # a rollback to a savepoint undoes SET LOCAL too
         elif not statement.lstrip().upper().startswith(_READS):
             attributes = current().attributes()
-            if getattr(connection, "taskpulse_told", None) != attributes:
+            if connection.told != attributes:
                 told = orjson.dumps(attributes).decode()
-                execute("SELECT set_config('taskpulse.context', %s, true)", [told], False, execution)
-                connection.taskpulse_told = attributes
+                execute("SELECT set_config('taskpulse.context', %s, true)", [[told]] if many else [told], many, execution)
+                connection.told = attributes
     return execute(sql, params, many, execution)
 
 

@@ -73,6 +73,7 @@ class Change:
 
 _INSERT = "INSERT INTO tasks_outbox (event_id, subject_type, subject_id, version, task_id, payload) VALUES "
 _ROW = "(%s, %s, %s, %s, %s, %s)"
+_INSERT_ONE = _INSERT + _ROW
 _ROWS_A_STATEMENT = 1_000
 
 
@@ -87,7 +88,7 @@ def append(changes: Sequence[Change], using: str = "default") -> None:
     current = context.current()
     attributes = current.attributes()
     made = []
-    with connection.cursor() as cursor, context.captured():
+    with context.captured():
         for start in range(0, len(changes), _ROWS_A_STATEMENT):
             batch = changes[start : start + _ROWS_A_STATEMENT]
             parameters = []
@@ -99,7 +100,11 @@ def append(changes: Sequence[Change], using: str = "default") -> None:
                 )  # fmt: skip
                 made.append((event_id, change.task_id))
                 parameters += [event_id, change.subject_type, change.subject_id, change.version, change.task_id, payload]
-            cursor.execute(_INSERT + ", ".join([_ROW] * len(batch)), parameters)
+            if len(batch) == 1:
+                connection.send_later(_INSERT_ONE, parameters)
+            else:
+                with connection.cursor() as cursor:
+                    cursor.execute(_INSERT + ", ".join([_ROW] * len(batch)), parameters)
     if current.request_id is not None:
         connection.on_commit(partial(current.note, made))
 

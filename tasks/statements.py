@@ -42,14 +42,21 @@ def update_computed(query_set, using: str, changed, returning) -> tuple | None:
 
 def _run(using: str, sql: str, values, *more) -> tuple | None:
     connection = connections[using]
-    parameters = [_prepared(field, value, connection) for field, value in values]
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [*parameters, *more])
-        return cursor.fetchone()
+    rows = connection.fetch(sql, [*[_prepared(field, value, connection) for field, value in values], *more])
+    return rows[0] if rows else None
 
 
 def _prepared(field, value, connection):
-    return value if type(value) in _AS_THEY_ARE.get(type(field), ()) else field.get_db_prep_save(value, connection)
+    if type(value) in _AS_THEY_ARE.get(type(field), ()):
+        return value
+    value = field.get_db_prep_save(value, connection)
+    return _array(value) if type(value) is list and all(type(one) is str for one in value) else value
+
+
+def _array(texts: list[str]) -> str:
+    """The text form of an array (PostgreSQL documentation 8.15.6): psycopg takes ten times as long to write it."""
+    quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
 
 
 # The statements are found by the names of columns: a field's own hash and equality are functions of Python.

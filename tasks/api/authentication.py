@@ -65,9 +65,8 @@ def _look_up(digest: bytes) -> tuple | None:
 
 
 def _fetch(digest: bytes) -> tuple | None:
-    with connection.cursor() as cursor:
-        cursor.execute(_LOOKUP, [digest])
-        return cursor.fetchone()
+    rows = connection.fetch(_LOOKUP, [digest])
+    return rows[0] if rows else None
 
 
 class BearerAuthentication(authentication.BaseAuthentication):

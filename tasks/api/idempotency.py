@@ -49,7 +49,7 @@ FROM (VALUES (1)) one LEFT JOIN tasks_kept_answer k ON k.digest = %s
 """
 _KEEP = """
 INSERT INTO tasks_kept_answer (digest, user_id, fingerprint, status, headers, body) VALUES (%s, %s, %s, %s, %s::jsonb, %s)
-ON CONFLICT DO NOTHING
+ON CONFLICT DO NOTHING RETURNING true
 """
 
 _REUSED = _(
@@ -102,9 +102,7 @@ def _fingerprint(request) -> bytes:
 
 def _look(digest: bytes) -> tuple | None:
     """Fingerprint, status, headers and body of what is kept; None if nothing is and nobody else is at it."""
-    with connection.cursor() as cursor:
-        cursor.execute(_LOOK, [int.from_bytes(digest[:8], signed=True), digest])
-        *kept, is_ours = cursor.fetchone()
+    ((*kept, is_ours),) = connection.fetch(_LOOK, [int.from_bytes(digest[:8], signed=True), digest])
     if kept[0] is not None:
         return kept
     if not is_ours:
@@ -132,9 +130,8 @@ def _again(kept, fingerprint: bytes) -> HttpResponse:
 def _keep(digest: bytes, user_id: int, fingerprint: bytes, response: HttpResponse) -> None:
     headers = orjson.dumps(dict(response.items())).decode()
     # The table is not audited, so that the database need not be told who acts.
-    with context.captured(), connection.cursor() as cursor:
-        cursor.execute(_KEEP, [digest, user_id, fingerprint, response.status_code, headers, response.content])
-        if cursor.rowcount == 0:
+    with context.captured():
+        if not connection.fetch(_KEEP, [digest, user_id, fingerprint, response.status_code, headers, response.content]):
             # Another did it between our snapshot and our lock. What we wrote is rolled back.
             raise _in_flight()
 

@@ -23,12 +23,8 @@ _ONE_UNLESS = f"SELECT {_TAG}, {members.unless_known(_TAG, 'row_to_json(d)::text
 def read(task_id: uuid.UUID, known: list[str] | None = None) -> tuple[str, str | None] | None:
     """A task's entity tag and JSON; one statement. No JSON, and none is made, where `known` has the tag
     (`preconditions.known_tags`)."""
-    with connection.cursor() as cursor:
-        if known is None:
-            cursor.execute(_ONE, [task_id])
-        else:
-            cursor.execute(_ONE_UNLESS, [known, task_id])
-        return cursor.fetchone()
+    rows = connection.fetch(_ONE, [task_id]) if known is None else connection.fetch(_ONE_UNLESS, [known, task_id])
+    return rows[0] if rows else None
 
 
 def read_members(task_id: uuid.UUID, shown: Members) -> str | None:
@@ -77,10 +73,8 @@ FROM tasks_task t {PEOPLE} WHERE t.id = ANY (%s::uuid[]) ORDER BY t.id FOR UPDAT
 
 def lock(task_id: uuid.UUID) -> Task | None:
     """The task with the names of its people, its row locked until the transaction ends; one statement."""
-    with connection.cursor() as cursor:
-        cursor.execute(_LOCK, [task_id])
-        row = cursor.fetchone()
-    return None if row is None else _with_people(row)
+    rows = connection.fetch(_LOCK, [task_id])
+    return _with_people(rows[0]) if rows else None
 
 
 def _with_people(row) -> Task:

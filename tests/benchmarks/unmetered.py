@@ -7,7 +7,7 @@ from taskpulse.wsgi import application
 # isort: split
 # Django is set up by now.
 from taskpulse import access
-from taskpulse.metered import base
+from taskpulse.postgresql import base
 
 __all__ = ["application"]
 

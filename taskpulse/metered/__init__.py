@@ -1,1 +1,0 @@
-"""Django's PostgreSQL backend with django-prometheus' database metrics (ENGINE = "taskpulse.metered")."""

@@ -1,0 +1,144 @@
+"""The metrics of django-prometheus' own backend, for less than half of its price (measured: 3.5 µs a statement, not 8.7):
+it looks each metric up by its labels and copies them for every statement. A request makes two to four. And `fetch` and
+`send_later`, by which a request's statements share their round trips.
+"""
+
+import functools
+from collections.abc import Sequence
+from datetime import UTC
+from time import perf_counter
+
+from django.db.backends.postgresql import base
+from django.db.backends.utils import debug_transaction
+from django_prometheus.db import (
+    connection_errors_total,
+    connections_total,
+    errors_total,
+    execute_many_total,
+    execute_total,
+    query_duration_seconds,
+)
+
+from taskpulse.postgresql.round_trips import RoundTrips
+from taskpulse.postgresql.timestamps import UtcLoader
+
+
+class Meter:
+    """Counts and times statements, and counts errors by their class."""
+
+    def __init__(self, alias: str, vendor: str):
+        self._count, self._count_many = execute_total.labels(alias, vendor).inc, execute_many_total.labels(alias, vendor).inc
+        self._observe = query_duration_seconds.labels(alias, vendor).observe
+        self._failed = functools.partial(errors_total.labels, alias, vendor)
+
+    def run(self, statements: int, execute, *args, many: bool = False, **kwargs):
+        began = perf_counter()
+        try:
+            return execute(*args, **kwargs)
+        except Exception as error:
+            self._failed(type(error).__name__).inc()
+            raise
+        finally:
+            if statements:
+                self._count(statements)
+                self._observe(perf_counter() - began)
+            if many:
+                self._count_many(statements)
+
+
+@functools.cache
+def _meter(alias: str, vendor: str) -> Meter:
+    return Meter(alias, vendor)
+
+
+@functools.cache
+def _metered(cursor_class: type, meter: Meter) -> type:
+    """The cursor class that is metered, and sends first what waits on its connection."""
+
+    class MeteredCursor(cursor_class):
+        def execute(self, *args, **kwargs):
+            _flush(self.connection, meter)
+            return meter.run(1, super().execute, *args, **kwargs)
+
+        def executemany(self, query, params_seq, *args, **kwargs):
+            _flush(self.connection, meter)
+            rows = list(params_seq)
+            return meter.run(len(rows), super().executemany, query, rows, *args, many=True, **kwargs)
+
+        def copy(self, *args, **kwargs):
+            _flush(self.connection, meter)
+            return super().copy(*args, **kwargs)
+
+    return MeteredCursor
+
+
+def _flush(connection, meter: Meter) -> None:
+    if waiting := connection.round_trips.waiting:
+        meter.run(waiting, connection.round_trips.flush)
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """`fetch` and `send_later` are for statements of few texts, each of which is prepared. Where somebody watches the statements
+    (a test, TASKPULSE_DEBUG), they go by a cursor."""
+
+    # What the present transaction was told of who acts (tasks/context.py).
+    told: dict | None = None
+
+    def get_connection_params(self):
+        parameters = super().get_connection_params()
+        parameters["cursor_factory"] = _metered(parameters["cursor_factory"], _meter(self.alias, self.vendor))
+        return parameters
+
+    def get_new_connection(self, conn_params):
+        connections_total.labels(self.alias, self.vendor).inc()
+        try:
+            connection = super().get_new_connection(conn_params)
+        except Exception:
+            connection_errors_total.labels(self.alias, self.vendor).inc()
+            raise
+        if self.timezone is UTC:
+            connection.adapters.register_loader("timestamptz", UtcLoader)
+        connection.round_trips = RoundTrips(connection)
+        return connection
+
+    def fetch(self, sql: str, parameters: Sequence) -> list[tuple]:
+        """The rows of one statement, in one round trip with the BEGIN of its transaction and with what was to be sent later."""
+        if self._goes_by_cursor():
+            with self.cursor() as cursor:
+                cursor.execute(sql, parameters)
+                return cursor.fetchall() if cursor.description else []
+        self.validate_thread_sharing()
+        self.close_if_health_check_failed()
+        self.ensure_connection()
+        self.validate_no_broken_transaction()
+        trips = self.connection.round_trips
+        with self.wrap_database_errors:
+            return _meter(self.alias, self.vendor).run(1 + trips.waiting, trips.fetch, sql, parameters)
+
+    def send_later(self, sql: str, parameters: Sequence) -> None:
+        """Executes a statement whose result nobody reads, at the latest with the COMMIT of the present transaction: an error of
+        it is raised there."""
+        if self._goes_by_cursor() or not self.in_atomic_block:
+            self.fetch(sql, parameters)
+        else:
+            self.validate_no_broken_transaction()
+            with self.wrap_database_errors:
+                self.connection.round_trips.send_later(sql, parameters)
+
+    def _goes_by_cursor(self) -> bool:
+        return self.queries_logged or len(self.execute_wrappers) > 1
+
+    def _commit(self):
+        if self.connection is not None:
+            trips = self.connection.round_trips
+            with debug_transaction(self, "COMMIT"), self.wrap_database_errors:
+                _meter(self.alias, self.vendor).run(trips.waiting, trips.commit)
+
+    def _set_autocommit(self, autocommit):
+        super()._set_autocommit(autocommit)
+        self.told = None
+
+    def _rollback(self):
+        if self.connection is not None:
+            self.connection.round_trips.forget()
+        super()._rollback()

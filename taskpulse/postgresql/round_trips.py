@@ -1,0 +1,170 @@
+"""Several statements in one round trip, by libpq's pipeline mode (PostgreSQL documentation 32.5).
+
+A transaction of a write is BEGIN, a statement for the row, one for its event, COMMIT. One by one these are four round trips,
+for each of which both sides are woken up; two are enough, since nobody reads an answer in between. psycopg's cursors and its
+own pipeline would do it too, and cost more of the processor than the trips do.
+"""
+
+import itertools
+import re
+from collections.abc import Generator, Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from psycopg import Connection, Error, OperationalError
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ConnStatus, ExecStatus, PGconn, PGresult, TransactionStatus
+from psycopg.waiting import Ready, Wait
+
+# So many statements of a connection are prepared: each that is takes memory in its session, and a text that is seldom the same
+# gains nothing by it. As many as psycopg keeps.
+_MOST_PREPARED = 100
+
+
+class Statement(NamedTuple):
+    """What is sent: the text, its parameters as PostgreSQL reads them, their types and formats."""
+
+    sql: bytes
+    values: Sequence
+    types: tuple
+    formats: Sequence | None
+
+
+class RoundTrips:
+    """The statements of one connection, for the thread that has it. Each is prepared when it is first sent."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        self._prepared: dict[tuple, bytes] = {}
+        self._named = 0
+        # A pooler that lends its sessions lends the same one only for a transaction.
+        self._most_prepared = 0 if connection.prepare_threshold is None else _MOST_PREPARED
+        self._waiting: list[Statement] = []
+        self._deallocate, connection._deallocate = connection._deallocate, self._deallocated
+
+    @property
+    def waiting(self) -> int:
+        """How many statements are to be sent with the next."""
+        return len(self._waiting)
+
+    def send_later(self, sql: str, parameters: Sequence) -> None:
+        """The statement goes with the next one of its transaction, or with its COMMIT, and so does its error. Raises psycopg.Error
+        for parameters that are no values of PostgreSQL."""
+        self._waiting.append(_statement(self._adapter(), sql, parameters))
+
+    def fetch(self, sql: str, parameters: Sequence) -> list[tuple]:
+        """The rows of a statement, sent together with what waits. Raises psycopg.Error of the first that fails."""
+        adapter = self._adapter()
+        result = self._send([*self._taken(), _statement(adapter, sql, parameters)])
+        adapter.set_pgresult(result)
+        return adapter.load_rows(0, result.ntuples, tuple)
+
+    def flush(self) -> None:
+        """Sends what waits: another way of sending comes next. Nothing in a transaction that failed."""
+        if self._waiting and self._connection.info.transaction_status != TransactionStatus.INERROR:
+            self._send(self._taken())
+
+    def commit(self) -> None:
+        """Sends what waits, and COMMIT with it. Raises psycopg.Error: of a statement, then nothing is committed."""
+        if self._waiting or self._connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            self._send([*self._taken(), _COMMIT])
+
+    def forget(self) -> None:
+        """The transaction is rolled back."""
+        self._waiting.clear()
+
+    def _deallocated(self, name: bytes | None):
+        """In place of the connection's own: psycopg says DEALLOCATE ALL after a rollback and after DROP, and means ours too."""
+        if name is None:
+            self._prepared.clear()
+        return self._deallocate(name)
+
+    def _taken(self) -> list[Statement]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def _adapter(self) -> Transformer:
+        return Transformer.from_context(self._connection)
+
+    def _send(self, statements: list[Statement]) -> PGresult:
+        """All in one trip, the transaction's BEGIN too where it has not begun; the result of the last."""
+        connection, pgconn = self._connection, self._connection.pgconn
+        if pgconn.status != ConnStatus.OK:
+            raise OperationalError("the connection is closed")
+        if pgconn.transaction_status == TransactionStatus.IDLE and not connection.autocommit:
+            statements = [_BEGIN, *statements]
+        pgconn.enter_pipeline_mode()
+        try:
+            sent = [key for statement in statements for key in self._queue(pgconn, statement)]
+            pgconn.pipeline_sync()
+            results = connection.wait(_results(pgconn))
+        except BaseException:
+            pgconn.finish()  # in the middle of a pipeline: of no use any more
+            raise
+        pgconn.exit_pipeline_mode()
+        for prepared, result in zip(sent, results, strict=True):
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise error_from_result(result, encoding=connection.info.encoding)
+            if prepared is not None:
+                self._prepared |= prepared
+        return results[-1]
+
+    def _queue(self, pgconn: PGconn, statement: Statement) -> Iterator[dict | None]:
+        """Yields for each result that the statement will have: what is prepared then, or None."""
+        sql, values, types, formats = statement
+        name = self._prepared.get((sql, types))
+        if name is None and len(self._prepared) < self._most_prepared:
+            self._named += 1
+            name = f"taskpulse_{self._named}".encode()
+            pgconn.send_prepare(name, sql, types)
+            yield {(sql, types): name}
+        if name is None:
+            pgconn.send_query_params(sql, values, types, formats)
+        else:
+            pgconn.send_query_prepared(name, values, formats)
+        yield None
+
+
+_BEGIN, _COMMIT = (Statement(sql, (), (), None) for sql in (b"BEGIN", b"COMMIT"))
+
+
+def _statement(adapter: Transformer, sql: str, parameters: Sequence) -> Statement:
+    if not parameters:
+        return Statement(_numbered(sql), (), (), None)
+    values = adapter.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
+    return Statement(_numbered(sql), values, adapter.types, adapter.formats)
+
+
+@cache
+def _numbered(sql: str) -> bytes:
+    """The text with PostgreSQL's own marks of parameters, `$1` for the first `%s`."""
+    numbers = itertools.count(1)
+    return re.sub("%s", lambda _: f"${next(numbers)}", sql).encode()
+
+
+def _results(pgconn: PGconn) -> Generator[Wait, Ready, list[PGresult]]:
+    """For `Connection.wait`: sends what is queued; the result of each command up to the Sync."""
+    while pgconn.flush():
+        if (yield Wait.RW) & Ready.R:
+            pgconn.consume_input()
+    results, was_none = [], False
+    while True:
+        while pgconn.is_busy():
+            yield Wait.R
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is not None and result.status == ExecStatus.PIPELINE_SYNC:
+            return results
+        if result is None and (was_none or pgconn.status != ConnStatus.OK):
+            raise _lost(pgconn, results)
+        if result is not None:
+            results.append(result)
+        was_none = result is None
+
+
+def _lost(pgconn: PGconn, results: list[PGresult]) -> Error:
+    """Why there is no Sync: what the server said last (an administrator ends the session), else what libpq says."""
+    if results and results[-1].status == ExecStatus.FATAL_ERROR:
+        return error_from_result(results[-1])
+    return OperationalError(pgconn.get_error_message())

@@ -1,0 +1,195 @@
+"""Statements that share a round trip: which go together, in what order, and what becomes of their errors."""
+
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.adapt import Transformer
+from psycopg.types.datetime import TimestamptzLoader
+
+from taskpulse.postgresql.round_trips import RoundTrips
+from taskpulse.postgresql.timestamps import UtcLoader
+from tasks import context, statements
+from tasks.models import OutboxEvent, Task
+from tests.api_client import api
+
+_INSERT = "INSERT INTO tasks_kept_answer (digest, user_id, fingerprint, status, headers, body) VALUES (%s, 1, '', 200, '{}', %s)"
+_COUNT = "SELECT count(*) FROM tasks_kept_answer"
+
+
+@pytest.fixture
+def trips(monkeypatch):
+    """The statements of each round trip, in order."""
+    seen, send = [], RoundTrips._send
+
+    def watch(self, sent):
+        seen.append([])
+        return send(self, sent)
+
+    def note(self, pgconn, statement):
+        seen[-1].append(statement.sql.split()[0].decode())
+        return queue(self, pgconn, statement)
+
+    queue = RoundTrips._queue
+    monkeypatch.setattr(RoundTrips, "_send", watch)
+    monkeypatch.setattr(RoundTrips, "_queue", note)
+    return seen
+
+
+def test_a_creation_is_two_round_trips(committed_db, trips):
+    Task.objects.create(title="One")
+    assert trips == [["BEGIN", "INSERT"], ["INSERT", "COMMIT"]]
+    assert OutboxEvent.objects.count() == 1
+
+
+def test_a_change_is_three_by_the_api(committed_db, trips):
+    ana = api()
+    task = ana.create()
+    del trips[:]
+    assert ana.patch(f"/api/tasks/{task['id']}", {"title": "Two"}).status_code == 200
+    assert trips[-3:] == [["BEGIN", "SELECT"], ["UPDATE"], ["INSERT", "COMMIT"]]
+
+
+@pytest.mark.parametrize("way", ["execute", "executemany", "copy"])
+def test_what_waits_goes_before_whatever_comes_next(committed_db, way):
+    with transaction.atomic():
+        connection.send_later(_INSERT, [b"1", b""])
+        with connection.cursor() as cursor:
+            if way == "execute":
+                cursor.execute(_COUNT)
+                assert cursor.fetchone() == (1,)
+            elif way == "executemany":
+                cursor.executemany("UPDATE tasks_kept_answer SET status = %s", [(201,), (202,)])
+                assert cursor.rowcount == 2
+            else:
+                with cursor.copy("COPY (SELECT count(*) FROM tasks_kept_answer) TO STDOUT") as copy:
+                    assert b"".join(copy) == b"1\n"
+        assert connection.connection.round_trips.waiting == 0
+
+
+def test_outside_of_a_transaction_nothing_waits(committed_db):
+    connection.send_later(_INSERT, [b"1", b""])
+    assert connection.fetch(_COUNT, []) == [(1,)]
+
+
+def test_an_error_of_what_waits_comes_with_the_commit_and_nothing_is_committed(committed_db):
+    connection.fetch(_INSERT, [b"1", b""])
+    with pytest.raises(IntegrityError) as caught, transaction.atomic():
+        connection.send_later(_INSERT, [b"2", b""])
+        connection.send_later(_INSERT, [b"1", b""])
+    assert caught.value.__cause__.diag.constraint_name == "tasks_kept_answer_pkey"
+    assert connection.fetch(_COUNT, []) == [(1,)]
+
+
+def test_an_error_of_what_waits_undoes_its_savepoint_alone(committed_db):
+    with transaction.atomic():
+        connection.fetch(_INSERT, [b"1", b""])
+        with pytest.raises(IntegrityError), transaction.atomic():
+            connection.send_later(_INSERT, [b"1", b""])
+        connection.send_later(_INSERT, [b"2", b""])
+    assert connection.fetch(_COUNT, []) == [(2,)]
+
+
+def test_what_waits_is_rolled_back_with_the_rest(committed_db):
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        connection.fetch(_INSERT, [b"1", b""])
+        connection.send_later(_INSERT, [b"2", b""])
+        raise ZeroDivisionError
+    assert connection.fetch(_COUNT, []) == [(0,)]
+
+
+def test_after_an_error_the_transaction_takes_nothing_more(committed_db):
+    with pytest.raises(DatabaseError), transaction.atomic():
+        with pytest.raises(DatabaseError):
+            connection.fetch("SELECT 1 / 0", [])
+        connection.fetch("SELECT 1", [])
+    assert connection.fetch("SELECT 1", []) == [(1,)]
+
+
+def test_what_psycopg_deallocates_is_prepared_anew(committed_db):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            for _ in range(4):  # psycopg prepares what it sees a third time, and on a rollback it forgets, for the whole session
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+            assert connection.fetch("SELECT %s::int", [2]) == [(2,)]
+            raise ZeroDivisionError
+        assert connection.fetch("SELECT %s::int", [2]) == [(2,)]
+
+
+def test_no_more_than_a_hundred_are_prepared(committed_db):
+    for number in range(120):
+        assert connection.fetch(f"SELECT %s::int + {number}", [1]) == [(1 + number,)]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'taskpulse%'")
+        assert cursor.fetchone() == (100,)
+
+
+def test_parameters_that_are_no_values_cost_no_connection(committed_db):
+    session = connection.fetch("SELECT pg_backend_pid()", [])
+    with transaction.atomic():
+        connection.fetch(_INSERT, [b"1", b""])
+        for send in (connection.fetch, connection.send_later):
+            with pytest.raises((DatabaseError, ValueError)):
+                send("SELECT %s::text", ["a\0b"])
+    assert connection.fetch(_COUNT, []) == [(1,)]
+    assert connection.fetch("SELECT pg_backend_pid()", []) == session
+
+
+def test_a_session_that_ends_is_told_and_replaced(committed_db):
+    with pytest.raises(OperationalError), transaction.atomic():
+        ((session,),) = connection.fetch("SELECT pg_backend_pid()", [])
+        with psycopg.connect(committed_db, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [session])
+        connection.send_later(_INSERT, [b"1", b""])
+    assert connection.fetch(_COUNT, []) == [(0,)]
+
+
+def test_more_than_the_sockets_hold_both_ways(committed_db):
+    large = b"x" * 20_000_000
+    assert connection.fetch("SELECT %s::bytea", [large]) == [(large,)]
+
+
+def test_a_second_transaction_is_told_who_acts_though_its_first_statement_tells_itself(committed_db):
+    context.set_process_actor("test")
+    task = Task.objects.create(title="One")
+    for title in ("Two", "Three"):
+        with transaction.atomic():
+            task.due_at = datetime(2027, 1, 1, tzinfo=UTC)
+            task.save()
+            with connection.cursor() as cursor:
+                cursor.execute("UPDATE tasks_task SET title = %s", [title])
+            task.refresh_from_db()
+    said = [event.payload for event in OutboxEvent.objects.order_by("id")]
+    assert len(said) == 4
+    assert all(b'"actorid":"system:test"' in bytes(payload) for payload in said)
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))))
+@pytest.mark.django_db
+def test_any_texts_make_an_array(texts):
+    assert connection.fetch("SELECT %s::text[]", [statements._array(texts)]) == [(texts,)]
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_a_time_is_read_as_psycopg_reads_it(moment):
+    written = moment.isoformat(" ").replace("+00:00", "+00").encode()
+    if moment.microsecond:
+        written = written.replace(b"+00", b"").rstrip(b"0") + b"+00"  # PostgreSQL writes no more digits than it needs
+    read = _loader(UtcLoader).load(written)
+    assert read == moment == _loader(TimestamptzLoader).load(written)
+    assert read.tzinfo is UTC
+
+
+@pytest.mark.parametrize("written", [b"10000-01-01 00:00:00+00", b"0044-03-15 00:00:00+00 BC", b"infinity"])
+def test_a_time_that_python_has_not_is_refused_as_psycopg_refuses_it(written):
+    for kind in (UtcLoader, TimestamptzLoader):
+        with pytest.raises(psycopg.DataError):
+            _loader(kind).load(written)
+
+
+def _loader(kind):
+    return kind(psycopg.adapters.types["timestamptz"].oid, Transformer())
