@@ -9,6 +9,7 @@ import functools
 import psycopg
 from django.conf import settings
 from django.core.cache import close_caches
+from django.core.handlers.base import reset_urlconf
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
 from django.db.backends.signals import connection_created
@@ -42,6 +43,7 @@ def ask_once() -> None:
     of a request are kept by TASKPULSE_DEBUG alone."""
     request_finished.disconnect(close_old_connections)
     request_finished.disconnect(close_caches)
+    request_finished.disconnect(reset_urlconf)
     if not settings.DEBUG:
         request_started.disconnect(reset_queries)
 

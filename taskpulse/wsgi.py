@@ -6,6 +6,7 @@ import django
 from django.conf import settings
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
+from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
 from taskpulse import proxies
@@ -35,6 +36,25 @@ class Handler(WSGIHandler):
             return response
 
         self._middleware_chain = chain
+        self._fixed = {}
+
+    def get_response(self, request):
+        """As Django's, but that nothing here has routes of its own (`request.urlconf`): to say so costs as much as to find one."""
+        response = self._middleware_chain(request)
+        response._resource_closers.append(request.close)
+        if response.status_code >= 400:
+            log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request)
+        return response
+
+    def resolve_request(self, request):
+        """As Django's; a path without parameters, of which there are few, is looked for once."""
+        match = self._fixed.get(request.path_info)
+        if match is None:
+            match = super().resolve_request(request)
+            if not match.args and not match.kwargs:
+                self._fixed[request.path_info] = match
+        request.resolver_match = match
+        return match
 
 
 django.setup(set_prefix=False)

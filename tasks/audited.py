@@ -108,6 +108,19 @@ class AuditedQuerySet(models.QuerySet):
             return super()._raw_delete(using)
 
 
+def _is_left_out(field, value) -> bool:
+    """Whether an INSERT need not name it: a trigger decides it, or it is null by itself."""
+    return isinstance(field, VersionField) or (value is None and (field.null or isinstance(field, DatabaseDecided)))
+
+
+@cache
+def _made(model) -> tuple[dict, dict]:
+    """Of the fields of a new instance, by column attribute: the values, and what makes one for each instance."""
+    defaults = {f.attname: f.default if f.has_default() else f.get_default() for f in model._meta.concrete_fields}
+    made = {name: default for name, default in defaults.items() if callable(default)}
+    return {name: default for name, default in defaults.items() if name not in made}, made
+
+
 @cache
 def _decided(model) -> frozenset[str]:
     return frozenset(f.attname for f in model._meta.concrete_fields if isinstance(f, DatabaseDecided))
@@ -165,6 +178,14 @@ class AuditedModel(models.Model):
         instance.__dict__.update(values)
         return instance
 
+    @classmethod
+    def fresh(cls, **values):
+        """A new instance with these values by column attribute, the others at their defaults, for a sixth of `__init__`'s price."""
+        if pre_init.has_listeners(cls) or post_init.has_listeners(cls):
+            return cls(**values)
+        defaults, made = _made(cls)
+        return cls.of_values(defaults | {name: make() for name, make in made.items()} | values)
+
     def remember(self) -> None:
         """Takes the present values for those in the database."""
         self._loaded = {f.attname: self.__dict__[f.attname] for f in self._meta.concrete_fields if f.attname in self.__dict__}
@@ -198,7 +219,7 @@ class AuditedModel(models.Model):
         with context.captured():
             if any(hasattr(value, "resolve_expression") for _, value in values):
                 return super()._do_insert(manager, using, fields, returning_fields, raw)
-            given = [(f, value) for f, value in values if value is not None or not f.null]
+            given = [(f, value) for f, value in values if not _is_left_out(f, value)]
             return [statements.insert(type(self), using, given, returning_fields)]
 
     def _do_update(self, base_qs, using, pk_val, values, update_fields, forced_update):

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import uuid
 from datetime import UTC, datetime
 
 import psycopg
@@ -184,3 +185,13 @@ def test_uuid7_is_time_ordered_and_of_version_7():
     seconds = (made[0].int >> 80) / 1000
     assert abs(datetime.fromtimestamp(seconds, UTC) - datetime.now(UTC)).total_seconds() < 60
     assert [value.int >> 76 for value in made] == sorted(value.int >> 76 for value in made)
+
+
+def test_a_new_instance_is_as_init_makes_it():
+    fresh, made = Task.fresh(title="One"), Task(title="One")
+    names = {field.attname for field in Task._meta.concrete_fields} - {"id"}
+    assert {name: fresh.__dict__[name] for name in names} == {name: made.__dict__[name] for name in names}
+    assert isinstance(fresh.pk, uuid.UUID)
+    assert fresh._state.adding
+    assert fresh._state.db is None
+    assert Task.fresh().labels is not Task.fresh().labels

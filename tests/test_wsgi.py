@@ -1,5 +1,6 @@
 """The two chains of the WSGI application: what bears a token passes by what serves browsers, and loses nothing by it."""
 
+import gc
 import io
 import json
 
@@ -67,3 +68,36 @@ def test_a_session_cannot_ride_on_the_chain_of_tokens(secret):
     assert call("/api/tasks", cookie=cookie)[0] == 200
     assert call("/api/tasks", cookie=cookie, authorization="Basic eDp5")[0] == 401
     assert call("/api/tasks", "POST", b'{"title": "One"}', cookie=cookie, authorization="Basic eDp5")[0] in {401, 403}
+
+
+def test_a_program_s_request_leaves_nothing_to_the_garbage_collector(secret):
+    """It would look through all that was made since, and what a circle holds is not used again until then."""
+    headers = {"authorization": f"Bearer {secret}", "accept": "application/json"}
+
+    def ask() -> None:
+        status, _, content = call("/api/tasks", "POST", b'{"title": "One", "labels": ["a"]}', **headers)
+        path = f"/api/tasks/{json.loads(content)['id']}"
+        assert status == 201
+        assert [call(path, "PATCH", b'{"title": "Two"}', **headers)[0], call(path, **headers)[0]] == [200, 200]
+        assert [call("/api/tasks", **headers)[0], call(path, "DELETE", **headers)[0]] == [200, 204]
+
+    ask()
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        ask()
+        gc.collect()
+        left = {type(found).__name__ for found in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not left & {"Context", "HttpResponse", "Request", "Task", "TaskViewSet", "User", "WSGIRequest"}
+
+
+@pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/", "/api/schema", "/api/nothing"])
+def test_a_path_leads_to_the_same_whenever_it_is_asked_for(secret, path):
+    first, *others = (call(path, accept="application/json", x_request_id="req-1")[0] for _ in range(3))
+    assert others == [first, first]
+    assert call("/api/tasks/x", authorization=f"Bearer {secret}")[0] == 404
