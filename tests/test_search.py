@@ -56,6 +56,15 @@ def test_a_text_has_the_words_that_its_letters_and_digits_make(text):
     assert folded(text) == words_of(text)
 
 
+def test_what_makes_a_task_s_words_is_put_in_its_place():
+    """Called one by one, the functions take twice as long as what they do; a write of a text pays it."""
+    with connection.cursor() as cursor:
+        cursor.execute("EXPLAIN VERBOSE SELECT task_words(title, labels, category, summary, description) FROM tasks_task")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "to_tsvector" in plan
+    assert not re.search(r"task_(words|fold)\(", plan)
+
+
 @given(ASCII)
 def test_ascii_has_the_same_words_beside_other_letters(text):
     assert folded(text) == folded(f"{text} é")[:-1]

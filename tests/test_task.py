@@ -187,6 +187,15 @@ def test_uuid7_is_time_ordered_and_of_version_7():
     assert [value.int >> 76 for value in made] == sorted(value.int >> 76 for value in made)
 
 
+def test_the_checks_are_short(db):
+    """PostgreSQL reads them from their stored form with every INSERT and UPDATE of a task."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT sum(length(conbin::text)) FROM pg_constraint WHERE conrelid = 'tasks_task'::regclass AND contype = 'c'"
+        )
+        assert cursor.fetchone()[0] < 10_000
+
+
 def test_a_new_instance_is_as_init_makes_it():
     fresh, made = Task.fresh(title="One"), Task(title="One")
     names = {field.attname for field in Task._meta.concrete_fields} - {"id"}
