@@ -1,5 +1,8 @@
 """How the web role's answers reach the socket."""
 
+import functools
+import time
+
 from gunicorn import util
 from gunicorn.http import wsgi
 
@@ -41,6 +44,19 @@ class WholeResponse(wsgi.Response):
             self.sock.sendall(head)
 
 
+def date() -> str:
+    """The header, made once a second."""
+    return _date(int(time.time()))
+
+
+@functools.lru_cache(2)
+def _date(second: int) -> str:
+    return _http_date(second)
+
+
+_http_date = util.http_date
+
+
 def write_error(sock, status: int, reason: str, detail: str) -> None:
     """Of a request that gunicorn cannot read, or whose answer it cannot send: a problem like all others. gunicorn's detail
     quotes what came; the log has it."""
@@ -50,4 +66,5 @@ def write_error(sock, status: int, reason: str, detail: str) -> None:
 def install() -> None:
     """For gunicorn's workers of this process, which name no classes and functions of their own."""
     wsgi.Response = WholeResponse
+    util.http_date = date
     util.write_error = write_error

@@ -9,7 +9,7 @@ commit without one.
 
 from functools import cache
 
-from django.db import models, transaction
+from django.db import connections, models, transaction
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
@@ -204,7 +204,9 @@ class AuditedModel(models.Model):
 
     def save_base(self, *args, **kwargs):
         """Django sends `post_save` after its own transaction: one more around it keeps change and event together."""
-        with transaction.atomic(using=kwargs.get("using") or "default", savepoint=False):
+        using = kwargs.get("using") or "default"
+        is_open = connections[using].in_atomic_block
+        with transaction.mark_for_rollback_on_error(using) if is_open else transaction.atomic(using, savepoint=False):
             super().save_base(*args, **kwargs)
 
     def delete(self, using=None, keep_parents=False):

@@ -100,14 +100,14 @@ def use(context: Context):
         _current.reset(token)
 
 
-@contextmanager
-def captured():
+class captured:
     """Marks statements whose event the caller writes in the same transaction."""
-    token = _captured.set(True)
-    try:
-        yield
-    finally:
-        _captured.reset(token)
+
+    def __enter__(self) -> None:
+        self._token = _captured.set(True)
+
+    def __exit__(self, *_) -> None:
+        _captured.reset(self._token)
 
 
 _READS = ("SELECT", "SAVEPOINT", "RELEASE", "SET ", "DECLARE", "FETCH", "CLOSE", "EXPLAIN", "SHOW")

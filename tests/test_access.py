@@ -72,12 +72,12 @@ def test_what_is_rolled_back_is_no_event_of_the_request(committed_db, lines, mon
     tries = []
 
     def once_more(self, *args, **kwargs):
-        AuditedModel.save(self, *args, **kwargs)
+        AuditedModel.save_base(self, *args, **kwargs)
         tries.append(self)
         if len(tries) == 1:
             raise OperationalError from DeadlockDetected()
 
-    monkeypatch.setattr(Task, "save", once_more, raising=False)
+    monkeypatch.setattr(Task, "save_base", once_more, raising=False)
     program = api()
     program.create()
     assert len(tries) == 2

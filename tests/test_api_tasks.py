@@ -448,7 +448,7 @@ def test_a_transaction_that_lost_a_deadlock_runs_again(monkeypatch):
     from django.db import OperationalError
     from psycopg.errors import DeadlockDetected
 
-    save, tries = Task.save, []
+    save, tries = Task.save_base, []
 
     def lose_once(task, *args, **options):
         tries.append(task)
@@ -456,7 +456,7 @@ def test_a_transaction_that_lost_a_deadlock_runs_again(monkeypatch):
             raise OperationalError from DeadlockDetected()
         return save(task, *args, **options)
 
-    monkeypatch.setattr(Task, "save", lose_once)
+    monkeypatch.setattr(Task, "save_base", lose_once)
     api().create()
     assert len(tries) == 2
     assert Task.objects.count() == 1

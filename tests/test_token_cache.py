@@ -72,7 +72,7 @@ def test_an_unknown_token_is_asked_for_each_time():
         for _ in range(2):
             problem(caller.get("/api/tasks", Authorization="Bearer tp_" + "x" * 43), 401)
     assert len(asked) == 2
-    assert not authentication._looked_up.rows
+    assert not authentication._looked_up.callers
 
 
 def test_zero_asks_in_each_request(settings, django_assert_num_queries):
@@ -87,7 +87,7 @@ def test_it_keeps_a_bounded_number(monkeypatch):
     monkeypatch.setattr(authentication, "_KEPT", 2)
     for _ in range(5):
         assert api().get("/api/tasks").status_code == 200
-        assert len(authentication._looked_up.rows) <= 2
+        assert len(authentication._looked_up.callers) <= 2
 
 
 def test_a_new_connection_asks_again():

@@ -18,6 +18,7 @@ from django_prometheus.db import (
     execute_total,
     query_duration_seconds,
 )
+from psycopg.pq import TransactionStatus
 
 from taskpulse.postgresql.round_trips import RoundTrips
 from taskpulse.postgresql.timestamps import UtcLoader
@@ -135,7 +136,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 _meter(self.alias, self.vendor).run(trips.waiting, trips.commit)
 
     def _set_autocommit(self, autocommit):
-        super()._set_autocommit(autocommit)
+        """As Django's. psycopg takes a lock to set it and asks a generator, of which nothing comes."""
+        if self.connection.pgconn.transaction_status == TransactionStatus.IDLE:
+            self.connection._autocommit = autocommit
+        else:
+            super()._set_autocommit(autocommit)
         self.told = None
 
     def _rollback(self):

@@ -2,6 +2,7 @@
 
 import threading
 from time import monotonic
+from typing import NamedTuple
 
 from django.conf import settings
 from django.db import Error, connection
@@ -11,46 +12,63 @@ from rest_framework import authentication, exceptions
 from taskpulse.errors import Problem
 from tasks import context, people, tokens
 
-# One statement: the token, its user, and the names of the user's groups. An expired token is no token.
+# One statement: the token, its user, and the names of the user's groups. An expired token is no token, nor is one of a person
+# who was deactivated.
 _LOOKUP = """
-SELECT t.id, u.id, u.is_superuser, u.username, u.is_staff, u.is_active,
+SELECT t.id, u.id, u.is_superuser, u.username, u.is_staff,
        ARRAY(SELECT g.name::text FROM auth_user_groups ug JOIN auth_group g ON g.id = ug.group_id WHERE ug.user_id = u.id)
 FROM tasks_apitoken t JOIN auth_user u ON u.id = t.user_id
-WHERE t.digest = %s AND (t.expires_at IS NULL OR t.expires_at > now())
+WHERE t.digest = %s AND u.is_active AND (t.expires_at IS NULL OR t.expires_at > now())
 """
 
 # As many tokens are kept at once; then the thread asks for each anew.
 _KEPT = 256
 
 
+class Caller(NamedTuple):
+    user: object
+    token_id: str
+    actor: context.Actor
+
+    @classmethod
+    def of(cls, token_id, key, is_superuser, username, is_staff, groups) -> "Caller":
+        user = people.of_values(
+            id=key, is_superuser=is_superuser, username=username, is_staff=is_staff, is_active=True, role_names=frozenset(groups)
+        )
+        return cls(user, token_id, context.Actor(str(key), username, "user", token_id))
+
+
 class _LookedUp(threading.local):
-    """What a thread found lately, by digest: the row, and until when it is believed."""
+    """What a thread found lately, by digest: who calls, and until when it is believed."""
 
     def __init__(self):
-        self.rows: dict[bytes, tuple[tuple, float]] = {}
+        self.callers: dict[bytes, tuple[Caller, float]] = {}
 
 
 _looked_up = _LookedUp()
 
 
-def _row(digest: bytes) -> tuple | None:
-    """The row of a token, as this thread saw it TASKPULSE_WEB_TOKEN_CACHE_MS ago at most: what is revoked counts no longer
+def _caller(digest: bytes) -> Caller | None:
+    """Whose a token is, as this thread saw it TASKPULSE_WEB_TOKEN_CACHE_MS ago at most: what is revoked counts no longer
     than that. What was not found is asked for each time.
 
     Looking it up is a third of what reading a task costs. Either way a kept connection is known to serve, so Django's own
     check (one more statement a request) is left out.
     """
     connection.health_check_done = True
-    kept, now = _looked_up.rows, monotonic()
-    row, until = kept.get(digest, (None, 0.0))
+    kept, now = _looked_up.callers, monotonic()
+    caller, until = kept.get(digest, (None, 0.0))
     if now < until and connection.connection is not None:
-        return row
+        return caller
     row = _look_up(digest)
-    if row is not None and settings.WEB_TOKEN_CACHE_MS:
+    if row is None:
+        return None
+    caller = Caller.of(*row)
+    if settings.WEB_TOKEN_CACHE_MS:
         if len(kept) >= _KEPT:
             kept.clear()
-        kept[digest] = row, now + settings.WEB_TOKEN_CACHE_MS / 1000
-    return row
+        kept[digest] = caller, now + settings.WEB_TOKEN_CACHE_MS / 1000
+    return caller
 
 
 def _look_up(digest: bytes) -> tuple | None:
@@ -78,22 +96,13 @@ class BearerAuthentication(authentication.BaseAuthentication):
         if header[:7].lower() != "bearer ":
             return None
         secret = header[7:].strip()
-        row = None
+        caller = None
         if secret.startswith(tokens.PREFIX) and secret.isascii() and len(secret) <= 200:
-            row = _row(tokens.digest(secret))
-        if row is None or not row[5]:
+            caller = _caller(tokens.digest(secret))
+        if caller is None:
             raise InvalidToken
-        token_id, key, is_superuser, username, is_staff, is_active, groups = row
-        user = people.of_values(
-            id=key,
-            is_superuser=is_superuser,
-            username=username,
-            is_staff=is_staff,
-            is_active=is_active,
-            role_names=frozenset(groups),
-        )
-        context.current().actor = context.Actor(str(key), username, "user", token_id)
-        return user, token_id
+        context.current().actor = caller.actor
+        return caller.user, caller.token_id
 
     def authenticate_header(self, request) -> str:
         return 'Bearer realm="taskpulse"'
