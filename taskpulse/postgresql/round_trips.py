@@ -41,6 +41,8 @@ class RoundTrips:
         # A pooler that lends its sessions lends the same one only for a transaction.
         self._most_prepared = 0 if connection.prepare_threshold is None else _MOST_PREPARED
         self._waiting: list[Statement] = []
+        # One for all statements: it remembers how each type is written.
+        self._adapter = Transformer.from_context(connection)
         self._deallocate, connection._deallocate = connection._deallocate, self._deallocated
 
     @property
@@ -51,14 +53,15 @@ class RoundTrips:
     def send_later(self, sql: str, parameters: Sequence) -> None:
         """The statement goes with the next one of its transaction, or with its COMMIT, and so does its error. Raises psycopg.Error
         for parameters that are no values of PostgreSQL."""
-        self._waiting.append(_statement(self._adapter(), sql, parameters))
+        self._waiting.append(_statement(self._adapter, sql, parameters))
 
     def fetch(self, sql: str, parameters: Sequence) -> list[tuple]:
         """The rows of a statement, sent together with what waits. Raises psycopg.Error of the first that fails."""
-        adapter = self._adapter()
-        result = self._send([*self._taken(), _statement(adapter, sql, parameters)])
-        adapter.set_pgresult(result)
-        return adapter.load_rows(0, result.ntuples, tuple)
+        result = self._send([*self._taken(), _statement(self._adapter, sql, parameters)])
+        self._adapter.set_pgresult(result)
+        rows = self._adapter.load_rows(0, result.ntuples, tuple)
+        self._adapter.set_pgresult(None)
+        return rows
 
     def flush(self) -> None:
         """Sends what waits: another way of sending comes next. Nothing in a transaction that failed."""
@@ -83,9 +86,6 @@ class RoundTrips:
     def _taken(self) -> list[Statement]:
         taken, self._waiting = self._waiting, []
         return taken
-
-    def _adapter(self) -> Transformer:
-        return Transformer.from_context(self._connection)
 
     def _send(self, statements: list[Statement]) -> PGresult:
         """All in one trip, the transaction's BEGIN too where it has not begun; the result of the last."""
