@@ -97,7 +97,7 @@ def ready_rows(messages: list[Delivered], seq: int) -> list[tuple]:
         digest = merkle.leaf_hash(message.value())
         rows.append((
             number, event.id, event.type, kind, subject, event.version, event.taskid, event.actorid, event.actorname,
-            event.actortype, event.requestid, Jsonb(message.value(), bytes), event.time, event.time, message.topic(),
+            event.actortype, event.requestid, message.value(), event.time, event.time, message.topic(),
             message.partition(), message.offset(), digest, digest,
         ))  # fmt: skip
     return rows
@@ -120,6 +120,7 @@ def by_copy(rows: list[tuple]) -> None:
             connection.cursor() as cursor,
             cursor.copy("COPY bench_copy FROM STDIN (FORMAT BINARY)") as copy,
         ):
+            cursor.cursor.adapters.register_dumper(Jsonb, ledger._PayloadDumper)  # as the recorder writes it
             copy.set_types(TYPES)
             for row in part:
                 copy.write_row(row)
@@ -127,9 +128,10 @@ def by_copy(rows: list[tuple]) -> None:
 
 def by_single_inserts(rows: list[tuple]) -> None:
     statement = f"INSERT INTO bench_inserts VALUES ({', '.join(['%s'] * len(TYPES))})"
+    payload = TYPES.index("jsonb")
     with connection.cursor() as cursor:
         for row in rows:
-            cursor.execute(statement, row)
+            cursor.execute(statement, [*row[:payload], Jsonb(row[payload], bytes), *row[payload + 1 :]])
 
 
 def naive_model():
