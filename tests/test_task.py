@@ -11,6 +11,7 @@ import rfc8785
 from django.contrib.auth.models import User
 from django.db import DataError, IntegrityError, connection, transaction
 from django.db.models import ProtectedError
+from django.db.models.functions import Now
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -194,6 +195,11 @@ def test_the_checks_are_short(db):
             "SELECT sum(length(conbin::text)) FROM pg_constraint WHERE conrelid = 'tasks_task'::regclass AND contype = 'c'"
         )
         assert cursor.fetchone()[0] < 10_000
+
+
+def test_a_value_that_postgresql_computes_is_inserted(db):
+    task = Task.objects.create(title="One", created_at=Now())
+    assert Task.objects.get().created_at == task.created_at <= task.updated_at
 
 
 def test_a_new_instance_is_as_init_makes_it():
