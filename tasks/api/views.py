@@ -29,13 +29,6 @@ class ApiViewSet(viewsets.ViewSet):
     content_negotiation_class = JsonNegotiation
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     rights: dict[str, Right] = {}
-    format_kwarg = None
-
-    def initial(self, request, *args, **kwargs):
-        """As DRF's, short of formats, versions and throttles, of which there are none."""
-        request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
-        self.perform_authentication(request)
-        self.check_permissions(request)
 
     def dispatch(self, request, *args, **kwargs):
         """As DRF's, without the circles that it leaves to the garbage collector: view and request, the view and its methods."""

@@ -16,20 +16,3 @@ CREATE OR REPLACE FUNCTION task_fold(value text) RETURNS text LANGUAGE sql IMMUT
 
 -- It is as its parts are (array_to_string is STABLE): what called itself IMMUTABLE was not put in its place either.
 ALTER FUNCTION task_words STABLE;
-
--- A new task has no words yet, so that nothing need be looked for (ON CONFLICT).
-CREATE OR REPLACE FUNCTION task_search_keep() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
-  IF TG_OP = 'INSERT' THEN
-    INSERT INTO tasks_search (task_id, words)
-      VALUES (NEW.id, task_words(NEW.title, NEW.labels, NEW.category, NEW.summary, NEW.description));
-  ELSIF TG_OP = 'DELETE' THEN
-    DELETE FROM tasks_search WHERE task_id = OLD.id;
-  ELSE
-    INSERT INTO tasks_search (task_id, words)
-      VALUES (NEW.id, task_words(NEW.title, NEW.labels, NEW.category, NEW.summary, NEW.description))
-      ON CONFLICT (task_id) DO UPDATE SET words = excluded.words;
-  END IF;
-  RETURN NULL;
-END $$;
