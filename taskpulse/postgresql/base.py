@@ -1,6 +1,8 @@
-"""The metrics of django-prometheus' own backend, for less than half of its price (measured: 3.5 µs a statement, not 8.7):
-it looks each metric up by its labels and copies them for every statement. A request makes two to four. And `fetch` and
-`send_later`, by which a request's statements share their round trips.
+"""Django's PostgreSQL backend, which it looks for under this name (`base`) in the package that ENGINE names.
+
+It has the metrics of django-prometheus' own backend, for less than half of its price (measured: 3.5 µs a statement, not 8.7):
+it looks each metric up by its labels and copies them for every statement. A request makes two to four. And it has `fetch`
+and `send_later`, by which a request's statements share their round trips.
 """
 
 import functools
