@@ -52,6 +52,12 @@ def test_what_is_typed_finds_what_is_meant(caller, q, expected):
     assert found(caller, q) == expected
 
 
+@pytest.mark.parametrize("q", ["7e3a9f", "7E3A9F ", "7e3a", "7e3", "7e", '"commit 7e3a9f"'])
+def test_what_begins_as_a_number_with_an_exponent_is_found(caller, q):
+    Task.objects.create(title="Revert commit 7e3a9f")
+    assert found(caller, q) == ["Revert commit 7e3a9f"]
+
+
 def joined(pages) -> list[str]:
     return [task["title"] for _, page in pages for task in page]
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import connection
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.api import search
@@ -26,7 +26,12 @@ def words_of(text: str) -> list[str]:
     text = unicodedata.normalize("NFKD", text).casefold().translate(_NO_DECOMPOSITION)
     text = unicodedata.normalize("NFC", _MARKS.sub("", text))
     text = re.sub("([\u3040-\u30ff\u3400-\u9fff])", r" \1 ", text)
-    return "".join(c if c.isalnum() else " " for c in text).split()
+    words = "".join(c if c.isalnum() else " " for c in text).split()
+    # PostgreSQL's parser sees a number with an exponent in what begins as one, in a task and in what is looked for alike.
+    return " ".join(_EXPONENT.sub(r"\1 ", word) for word in words).split()
+
+
+_EXPONENT = re.compile("^([0-9]+e[0-9]+)(?=[^0-9])")
 
 
 def column(sql: str, *values):
@@ -52,6 +57,7 @@ ASCII = st.text(alphabet=st.characters(min_codepoint=1, max_codepoint=127), max_
 
 
 @given(st.one_of(TEXT, ASCII))
+@example("0E0A")
 def test_a_text_has_the_words_that_its_letters_and_digits_make(text):
     assert folded(text) == words_of(text)
 
