@@ -13,7 +13,7 @@ from django.db import connections, models, transaction
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
-from tasks import context, deletion, events, outbox, statements
+from tasks import context, deletion, events, foretold, outbox, statements
 from tasks.audited_rows import AuditedManager
 
 
@@ -163,7 +163,8 @@ class AuditedModel(models.Model):
             if any(hasattr(value, "resolve_expression") for _, value in values):
                 return super()._do_insert(manager, using, fields, returning_fields, raw)
             given = [(f, value) for f, value in values if not _is_left_out(f, value)]
-            return [statements.insert(type(self), using, given, returning_fields)]
+            told, then = self._foretold(None, returning_fields, using)
+            return [statements.insert(type(self), using, given, returning_fields, then) or told]
 
     def _do_update(self, base_qs, using, pk_val, values, update_fields, forced_update):
         """Writes the columns that changed, if the row is still at the version that was read, and reads back what
@@ -201,11 +202,34 @@ class AuditedModel(models.Model):
                 found = query_set.filter(pk=self.pk, version=loaded["version"])
                 row = statements.update_computed(found, using, changed, read_back)
             else:
-                row = statements.update(type(self), using, values, read_back, self.pk, loaded["version"])
+                told, then = self._foretold(loaded, read_back, using)
+                row = statements.update(type(self), using, values, read_back, self.pk, loaded["version"], then) or told
         if row is None:
             raise StaleObjectError(f"{self.subject_type} {self.pk} has changed since version {self.version} was read")
         for field, value in zip(read_back, row, strict=True):
             setattr(self, field.attname, value)
+
+    def foretell(self, before: dict | None) -> dict | None:
+        """What triggers will decide of this row, by column attribute, if it is still as it was `before` (None: if it is new); None
+        where that is not known."""
+        return None
+
+    def _foretold(self, before: dict | None, read_back, using: str) -> tuple:
+        """The values of `read_back` and what takes the true ones, where this change may be foretold; else None twice."""
+        foretelling = foretold.current()
+        told = self.foretell(before) if foretelling is not None and connections[using].may_wait else None
+        if told is None or not foretelling.take():
+            return None, None
+
+        def then(rows) -> None:
+            # Where there is none, the event that follows is refused.
+            for values in rows:
+                decided = {field.attname: value for field, value in zip(read_back, values, strict=True)}
+                self.__dict__.update(decided)
+                self._loaded = self.__dict__.get("_loaded", {}) | decided
+                foretelling.moment = self.updated_at
+
+        return tuple([told[field.attname] for field in read_back]), then
 
     @classmethod
     def record(cls, triples, using: str) -> None:

@@ -98,10 +98,25 @@ def canonical(document) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 
-def rfc3339(moment: datetime | None) -> str | None:
-    """UTC, six digits, `Z`."""
+# Stands for the time that a row will have, in events and answers that are made before (`MOMENT`). As long as that; and no JSON text
+# has these bytes, since control characters are escaped in its strings (RFC 8259 §7).
+MARK = b"\x01" * len("2026-01-15T10:30:00.000000Z")
+_MARKED = orjson.Fragment(b'"%b"' % MARK)
+
+
+class Moment:
+    """A time that PostgreSQL will decide."""
+
+
+MOMENT = Moment()
+
+
+def rfc3339(moment: datetime | Moment | None):
+    """UTC, six digits, `Z`; for MOMENT what `canonical` writes as MARK."""
     if moment is None:
         return None
+    if moment is MOMENT:
+        return _MARKED
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

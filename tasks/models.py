@@ -13,7 +13,7 @@ from tasks import people
 from tasks.around import Comment, Watcher
 from tasks.audited import AuditedModel, DecidedDateTimeField
 from tasks.deletion import Tombstone
-from tasks.events import rfc3339, uuid7
+from tasks.events import MOMENT, rfc3339, uuid7
 from tasks.kept_answers import KeptAnswer
 from tasks.labels import LABEL_LENGTH, Label
 from tasks.outbox import OutboxEvent
@@ -129,6 +129,16 @@ class Task(AuditedModel):
     @property
     def task_key(self):
         return self.pk
+
+    def foretell(self, before: dict | None) -> dict:
+        """As `taskpulse_decide()` and `task_derive()` decide (0003_database_roles.sql, 0011_transitions.sql)."""
+        known = {"version": 0, "created_at": self.created_at, "completed_at": self.completed_at} if before is None else before
+        return {
+            "version": known["version"] + 1,
+            "updated_at": MOMENT,
+            "created_at": known["created_at"] or MOMENT,
+            "completed_at": (known["completed_at"] or MOMENT) if self.status == Status.COMPLETED else None,
+        }
 
     @classmethod
     def documents(cls, rows) -> list[dict]:

@@ -17,16 +17,17 @@ _AS_THEY_ARE = {
 }
 
 
-def insert(model, using: str, values: list[tuple], returning) -> tuple:
-    """The fields of `returning` after the INSERT of (field, value)s."""
+def insert(model, using: str, values: list[tuple], returning, then=None) -> tuple | None:
+    """The fields of `returning` after the INSERT of (field, value)s. With `then` it is sent with what comes next, `then` is given
+    the rows, and None is returned."""
     names = _names(field for field, _ in values)
-    return _run(using, _insert_sql(model, using, names, _names(returning)), values)
+    return _run(using, _insert_sql(model, using, names, _names(returning)), values, then=then)
 
 
-def update(model, using: str, values: list[tuple], returning, key, version: int) -> tuple | None:
-    """The same of an UPDATE of the row `key`; None if it is not at `version`."""
+def update(model, using: str, values: list[tuple], returning, key, version: int, then=None) -> tuple | None:
+    """The same of an UPDATE of the row `key`; None, or no row, if it is not at `version`."""
     names = _names(field for field, _ in values)
-    return _run(using, _update_sql(model, using, names, _names(returning)), values, key, version)
+    return _run(using, _update_sql(model, using, names, _names(returning)), values, key, version, then=then)
 
 
 def update_computed(query_set, using: str, changed, returning) -> tuple | None:
@@ -40,9 +41,13 @@ def update_computed(query_set, using: str, changed, returning) -> tuple | None:
         return cursor.fetchone()
 
 
-def _run(using: str, sql: str, values, *more) -> tuple | None:
+def _run(using: str, sql: str, values, *more, then) -> tuple | None:
     connection = connections[using]
-    rows = connection.fetch(sql, [*[_prepared(field, value, connection) for field, value in values], *more])
+    parameters = [*[_prepared(field, value, connection) for field, value in values], *more]
+    if then is not None:
+        connection.send_later(sql, parameters, then)
+        return None
+    rows = connection.fetch(sql, parameters)
     return rows[0] if rows else None
 
 

@@ -6,7 +6,7 @@ and `send_later`, by which a request's statements share their round trips.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from time import perf_counter
 
@@ -118,15 +118,23 @@ class DatabaseWrapper(base.DatabaseWrapper):
         with self.wrap_database_errors:
             return _meter(self.alias, self.vendor).run(1 + trips.waiting, trips.fetch, sql, parameters)
 
-    def send_later(self, sql: str, parameters: Sequence) -> None:
-        """Executes a statement whose result nobody reads, at the latest with the COMMIT of the present transaction: an error of
-        it is raised there."""
-        if self._goes_by_cursor() or not self.in_atomic_block:
-            self.fetch(sql, parameters)
-        else:
-            self.validate_no_broken_transaction()
-            with self.wrap_database_errors:
-                self.connection.round_trips.send_later(sql, parameters)
+    def send_later(self, sql: str, parameters: Sequence, then: Callable[[list[tuple]], object] | None = None) -> None:
+        """Executes a statement at the latest with the COMMIT of the present transaction: an error of it is raised there, and `then`
+        is given its rows."""
+        if not self.may_wait:
+            rows = self.fetch(sql, parameters)
+            if then is not None:
+                then(rows)
+            return
+        self.ensure_connection()
+        self.validate_no_broken_transaction()
+        with self.wrap_database_errors:
+            self.connection.round_trips.send_later(sql, parameters, then)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a statement to be sent later is."""
+        return self.in_atomic_block and not self._goes_by_cursor()
 
     def _goes_by_cursor(self) -> bool:
         return self.queries_logged or len(self.execute_wrappers) > 1

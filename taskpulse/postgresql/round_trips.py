@@ -1,14 +1,15 @@
 """Several statements in one round trip, by libpq's pipeline mode (PostgreSQL documentation 32.5).
 
 A transaction of a write is BEGIN, a statement for the row, one for its event, COMMIT. One by one these are four round trips,
-for each of which both sides are woken up; two are enough, since nobody reads an answer in between. psycopg's cursors and its
-own pipeline would do it too, and cost more of the processor than the trips do.
+for each of which both sides are woken up. Two are enough where the event needs the row as PostgreSQL made it, and one where
+that is foretold (tasks/foretold.py). psycopg's cursors and its own pipeline would do it too, and cost more of the processor than
+the trips do.
 """
 
 import itertools
 import re
-from collections.abc import Generator, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 from psycopg import Connection, Error, OperationalError
@@ -29,6 +30,8 @@ class Statement(NamedTuple):
     values: Sequence
     types: tuple
     formats: Sequence | None
+    # Given its result.
+    then: Callable[[PGresult], object] | None = None
 
 
 class RoundTrips:
@@ -50,14 +53,17 @@ class RoundTrips:
         """How many statements are to be sent with the next."""
         return len(self._waiting)
 
-    def send_later(self, sql: str, parameters: Sequence) -> None:
-        """The statement goes with the next one of its transaction, or with its COMMIT, and so does its error. Raises psycopg.Error
-        for parameters that are no values of PostgreSQL."""
-        self._waiting.append(_statement(self._adapter, sql, parameters))
+    def send_later(self, sql: str, parameters: Sequence, then: Callable[[list[tuple]], object] | None = None) -> None:
+        """The statement goes with the next one of its transaction, or with its COMMIT, and so does its error; `then` is given its
+        rows. Raises psycopg.Error for parameters that are no values of PostgreSQL."""
+        statement = _statement(self._adapter, sql, parameters)
+        self._waiting.append(statement if then is None else statement._replace(then=lambda result: then(self._rows(result))))
 
     def fetch(self, sql: str, parameters: Sequence) -> list[tuple]:
         """The rows of a statement, sent together with what waits. Raises psycopg.Error of the first that fails."""
-        result = self._send([*self._taken(), _statement(self._adapter, sql, parameters)])
+        return self._rows(self._send([*self._taken(), _statement(self._adapter, sql, parameters)]))
+
+    def _rows(self, result: PGresult) -> list[tuple]:
         self._adapter.set_pgresult(result)
         rows = self._adapter.load_rows(0, result.ntuples, tuple)
         self._adapter.set_pgresult(None)
@@ -96,34 +102,37 @@ class RoundTrips:
             statements = [_BEGIN, *statements]
         pgconn.enter_pipeline_mode()
         try:
-            sent = [key for statement in statements for key in self._queue(pgconn, statement)]
+            sent = [then for statement in statements for then in self._queue(pgconn, statement)]
             pgconn.pipeline_sync()
             results = connection.wait(_results(pgconn))
         except BaseException:
             pgconn.finish()  # in the middle of a pipeline: of no use any more
             raise
         pgconn.exit_pipeline_mode()
-        for prepared, result in zip(sent, results, strict=True):
+        for then, result in zip(sent, results, strict=True):
             if result.status == ExecStatus.FATAL_ERROR:
                 raise error_from_result(result, encoding=connection.info.encoding)
-            if prepared is not None:
-                self._prepared |= prepared
+            if then is not None:
+                then(result)
         return results[-1]
 
-    def _queue(self, pgconn: PGconn, statement: Statement) -> Iterator[dict | None]:
-        """Yields for each result that the statement will have: what is prepared then, or None."""
-        sql, values, types, formats = statement
+    def _queue(self, pgconn: PGconn, statement: Statement) -> Iterator[Callable[[PGresult], object] | None]:
+        """Yields for each result that the statement will have what is to be done then, or None."""
+        sql, values, types, formats, then = statement
         name = self._prepared.get((sql, types))
         if name is None and len(self._prepared) < self._most_prepared:
             self._named += 1
             name = f"taskpulse_{self._named}".encode()
             pgconn.send_prepare(name, sql, types)
-            yield {(sql, types): name}
+            yield partial(self._is_prepared, (sql, types), name)
         if name is None:
             pgconn.send_query_params(sql, values, types, formats)
         else:
             pgconn.send_query_prepared(name, values, formats)
-        yield None
+        yield then
+
+    def _is_prepared(self, key: tuple, name: bytes, result: PGresult) -> None:
+        self._prepared[key] = name
 
 
 _BEGIN, _COMMIT = (Statement(sql, (), (), None) for sql in (b"BEGIN", b"COMMIT"))

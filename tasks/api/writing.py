@@ -12,6 +12,7 @@ from taskpulse.errors import InvalidBody, Problem
 from tasks import transitions
 from tasks.api import idempotency, preconditions, queries, validation
 from tasks.audited import AuditedModel
+from tasks.foretold import Foretelling
 from tasks.models import Task
 
 _TRIES = 4
@@ -26,16 +27,23 @@ def answer(request, write) -> HttpResponse:
     Idempotency-Key that is known (`idempotency.once`). Every unsafe view answers by this function alone.
     Raises InvalidBody for what a constraint refuses, and whatever `write()` raises; nothing is written then.
     """
-    write = idempotency.once(request, write)
+    once = idempotency.once(request, write)
+    # An answer that is kept for a key is kept before the commit.
+    may_foretell = once is write
     for attempt in range(1, _TRIES + 1):
+        foretelling = Foretelling(may_foretell and attempt == 1)
         try:
-            with transaction.atomic():
-                return write()
+            with foretelling, transaction.atomic():
+                response = once()
+            foretelling.fill(response)
+            return response
         except OperationalError as error:
             if getattr(error.__cause__, "sqlstate", None) not in _AGAIN or attempt == _TRIES:
                 raise
             time.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 (spreading load, not a secret)
         except (IntegrityError, DataError) as error:
+            if foretelling.was_used:  # again, one statement after the other, to see which is refused
+                continue
             errors = validation.constraint_errors(error)
             if errors is None:
                 raise
