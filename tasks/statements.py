@@ -30,6 +30,17 @@ def update(model, using: str, values: list[tuple], returning, key, version: int,
     return _run(using, _update_sql(model, using, names, _names(returning)), values, key, version, then=then)
 
 
+def change(model, using: str, key, values: list[tuple], shown: str) -> tuple | None:
+    """All fields of the row `key` before and after its UPDATE, then what the SQL `shown` says of the row `new` (PostgreSQL 18
+    documentation, UPDATE: RETURNING old and new); None if it is not there, or has these values already.
+
+    Where a BEFORE trigger waited for another's change, PostgreSQL 18.4 gives as `old` what was there before that one: the versions
+    are then not one after the other.
+    """
+    names = _names(field for field, _ in values)
+    return _run(using, _change_sql(model, using, names, shown), values, key, again=True)
+
+
 def update_computed(query_set, using: str, changed, returning) -> tuple | None:
     """An UPDATE some of whose values PostgreSQL computes, of (field, None, value)s; None if no row was there."""
     query = query_set.query.chain(UpdateQuery)
@@ -41,9 +52,10 @@ def update_computed(query_set, using: str, changed, returning) -> tuple | None:
         return cursor.fetchone()
 
 
-def _run(using: str, sql: str, values, *more, then) -> tuple | None:
+def _run(using: str, sql: str, values, *more, then=None, again=False) -> tuple | None:
     connection = connections[using]
-    parameters = [*[_prepared(field, value, connection) for field, value in values], *more]
+    prepared = [_prepared(field, value, connection) for field, value in values]
+    parameters = [*prepared, *more, *(prepared if again else ())]
     if then is not None:
         connection.send_later(sql, parameters, then)
         return None
@@ -89,6 +101,18 @@ def _update_sql(model, using: str, names: tuple[str, ...], returning: tuple[str,
     where = f"{name(model._meta.pk.column)} = %s AND {name('version')} = %s"
     returned = _columns(_fields(model, returning), connection)
     return f"UPDATE {_table(model, connection)} SET {values} WHERE {where} RETURNING {returned}"
+
+
+@cache
+def _change_sql(model, using: str, names: tuple[str, ...], shown: str) -> str:
+    connection = connections[using]
+    name = connection.ops.quote_name
+    marked = [(name(field.column), _placeholder(field, connection)) for field in _fields(model, names)]
+    sets = ", ".join(f"{column} = {mark}" for column, mark in marked)
+    differs = " OR ".join(f"t.{column} IS DISTINCT FROM {mark}" for column, mark in marked)
+    both = ", ".join(f"{row}.{name(field.column)}" for row in ("old", "new") for field in model._meta.concrete_fields)
+    where = f"t.{name(model._meta.pk.column)} = %s AND ({differs})"
+    return f"UPDATE {_table(model, connection)} t SET {sets} WHERE {where} RETURNING {both}, {shown}"
 
 
 def _table(model, connection) -> str:

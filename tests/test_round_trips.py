@@ -49,7 +49,12 @@ def test_by_the_api_a_creation_is_one_and_a_change_two(committed_db, trips):
     ana = api()
     task = ana.create()
     assert trips[-1] == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
-    assert ana.patch(f"/api/tasks/{task['id']}", {"title": "Two"}).status_code == 200
+    path = f"/api/tasks/{task['id']}"
+    assert ana.patch(path, {"title": "Two"}).status_code == 200
+    assert trips[-2:] == [["BEGIN", "UPDATE"], ["INSERT", "COMMIT"]]
+    assert ana.patch(path, {"title": "Three"}, If_Match='"2"').status_code == 200
+    assert trips[-2:] == [["BEGIN", "SELECT"], ["UPDATE", "INSERT", "COMMIT"]]
+    assert ana.patch(path, {"status": "completed"}).status_code == 200
     assert trips[-2:] == [["BEGIN", "SELECT"], ["UPDATE", "INSERT", "COMMIT"]]
 
 

@@ -35,8 +35,8 @@ task-list            POST    /api/tasks                                 3
 task-bulk            POST    /api/tasks/bulk                            3
 task-detail          GET     /api/tasks/{task}                          2
 task-detail          GET     /api/tasks/{task}?version=1                2
-task-detail          PUT     /api/tasks/{task}                          4
-task-detail          PATCH   /api/tasks/{task}                          4
+task-detail          PUT     /api/tasks/{task}                          3
+task-detail          PATCH   /api/tasks/{task}                          3
 task-detail          DELETE  /api/tasks/{task}                          6
 task-subtask-list    GET     /api/tasks/{task}/subtasks                 3
 task-history         GET     /api/tasks/{task}/history                  2

@@ -43,6 +43,11 @@ def _tags(name: str, header: str) -> list[tuple[bool, str]]:
     return [(bool(weak), tag) for weak, tag in _TAG.findall(header)]
 
 
+def are_asked(request) -> bool:
+    """Whether a change depends on what is there (`check`)."""
+    return settings.REQUIRE_IF_MATCH or not request.META.keys().isdisjoint(("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"))
+
+
 def known_tags(request) -> list[str] | None:
     """The entity tags of If-None-Match, for weak comparison: weak ones as the strong ones. `["*"]` for any, None without it."""
     header = request.META.get("HTTP_IF_NONE_MATCH")

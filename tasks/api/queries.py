@@ -6,12 +6,13 @@ import uuid
 from django.contrib.auth import get_user_model
 from django.db import connection
 
-from tasks import people
+from tasks import people, statements
 from tasks.api import members, rows
 from tasks.api.listing import Listing
 from tasks.api.members import PEOPLE, Members
 from tasks.api.pagination import Slice, cut
 from tasks.api.search_pages import PlaceKeys, Relevance
+from tasks.audited import StaleObjectError
 from tasks.models import Task
 
 _TAG = members.tag("t", "a.username", "c.username")
@@ -63,6 +64,7 @@ FROM ({selected}) t {members.document(asked.members)} ORDER BY {rows.order(order
     return Slice(found.texts, newer, older)
 
 
+_FIELD = {field.name: field for field in Task._meta.concrete_fields}
 _FIELDS = [field.attname for field in Task._meta.concrete_fields]
 _COLUMNS = f"""{", ".join("t." + field.column for field in Task._meta.concrete_fields)}, a.username, c.username"""
 _LOCK = f"SELECT {_COLUMNS} FROM tasks_task t {PEOPLE} WHERE t.id = %s FOR UPDATE OF t"
@@ -75,6 +77,21 @@ def lock(task_id: uuid.UUID) -> Task | None:
     """The task with the names of its people, its row locked until the transaction ends; one statement."""
     rows = connection.fetch(_LOCK, [task_id])
     return _with_people(rows[0]) if rows else None
+
+
+_NAMES = ", ".join(f"(SELECT username FROM auth_user WHERE id = new.{key})" for key in ("assignee_id", "created_by_id"))
+
+
+def change(task_id: uuid.UUID, values: dict) -> tuple[Task, Task] | None:
+    """The task with these values, and as it was before; one statement. None if it is not there, or has them already. Raises
+    StaleObjectError, and then nothing must be committed, where another's change came between."""
+    row = statements.change(Task, "default", task_id, [(_FIELD[name], value) for name, value in values.items()], _NAMES)
+    if row is None:
+        return None
+    task, before = _with_people(row[len(_FIELDS) :]), Task.of_values(dict(zip(_FIELDS, row, strict=False)))
+    if task.version != before.version + 1:
+        raise StaleObjectError(f"task {task_id} was changed at the same time")
+    return task, before
 
 
 def _with_people(row) -> Task:

@@ -1,5 +1,8 @@
-"""`/api/tasks`: lists, reads and writes of tasks. Beside authentication a read is one statement, a create two, an update
-three (lock, row, event), each plus one if the body names another person or a parent."""
+"""`/api/tasks`: lists, reads and writes of tasks. Beside authentication a read is one statement, a create two, an update two (row,
+event), or three (lock, row, event) where what it writes depends on what is there; each plus one if the body names another person
+or a parent."""
+
+import itertools
 
 import orjson
 from django.http import Http404, HttpResponse
@@ -144,11 +147,16 @@ class TaskViewSet(ApiViewSet):
     def update(self, request, id):
         key, values = task_key(id), self._values(request, partial=True)
 
+        tries = itertools.count()
+
         def write():
-            task = self._locked(request, key)
-            writing.check_transition(task, values)
-            writing.assign(task, values, request.user)
-            task.save(update_fields=values)
+            unread = next(tries) == 0 and not preconditions.are_asked(request._request)
+            task = writing.change_unread(key, values) if unread else None
+            if task is None:
+                task = self._locked(request, key)
+                writing.check_transition(task, values)
+                writing.assign(task, values, request.user)
+                task.save(update_fields=values)
             return self._written(task, 200)
 
         return writing.answer(request, write)

@@ -1,4 +1,5 @@
-"""Writes: one transaction each, tried again when PostgreSQL asks for it, its refusals told as problems."""
+"""Writes: one transaction each, tried again when PostgreSQL asks for it or another's change came between, its refusals told as
+problems."""
 
 import random
 import time
@@ -9,9 +10,9 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import InvalidBody, Problem
-from tasks import transitions
+from tasks import context, transitions
 from tasks.api import idempotency, preconditions, queries, validation
-from tasks.audited import AuditedModel
+from tasks.audited import AuditedModel, StaleObjectError
 from tasks.foretold import Foretelling
 from tasks.models import Task
 
@@ -41,6 +42,9 @@ def answer(request, write) -> HttpResponse:
             if getattr(error.__cause__, "sqlstate", None) not in _AGAIN or attempt == _TRIES:
                 raise
             time.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 (spreading load, not a secret)
+        except StaleObjectError:
+            if attempt == _TRIES:
+                raise
         except (IntegrityError, DataError) as error:
             if foretelling.was_used:  # again, one statement after the other, to see which is refused
                 continue
@@ -57,6 +61,23 @@ def check_transition(task: Task, values: dict) -> None:
         wrong = format_lazy(_("a task that is {before} cannot become {after}; expected {expected}"), **told)
         detail = format_lazy(_("A task that is {before} cannot become {after}; expected {expected}. Nothing was changed."), **told)
         raise Problem(409, detail, [{"pointer": "#/status", "detail": wrong}], type="illegal-transition")
+
+
+# Fields of which any new value is right, whatever the task and others are now.
+_PLAIN = frozenset({"title", "description", "priority", "labels", "category", "summary", "due_at"})
+
+
+def change_unread(key, values: dict) -> Task | None:
+    """Changes a task in the statement that reads it, with its event. As with bulk methods no signal is sent. None, and nothing is
+    done, where a value has to be looked at beside what is there, or changes nothing, or where there is no such task. Raises
+    StaleObjectError where another's change came between: nothing must be committed, and the task be locked before it is read."""
+    if not values or not values.keys() <= _PLAIN:
+        return None
+    with context.captured():
+        found = queries.change(key, values)
+    if found is not None:
+        Task.record([(*found, "updated")], "default")
+    return found and found[0]
 
 
 def assign(task: Task, values: dict, user) -> None:
