@@ -117,6 +117,11 @@ class AuditedModel(models.Model):
         defaults, made = _made(cls)
         return cls.of_values(defaults | {name: make() for name, make in made.items()} | values)
 
+    def take_decided(self, values: dict) -> None:
+        """Takes what the database decided, by column attribute, after the row was written."""
+        self.__dict__.update(values)
+        self._loaded = self.__dict__.get("_loaded", {}) | values
+
     def remember(self) -> None:
         """Takes the present values for those in the database."""
         self._loaded = {f.attname: self.__dict__[f.attname] for f in self._meta.concrete_fields if f.attname in self.__dict__}
@@ -163,7 +168,7 @@ class AuditedModel(models.Model):
             if any(hasattr(value, "resolve_expression") for _, value in values):
                 return super()._do_insert(manager, using, fields, returning_fields, raw)
             given = [(f, value) for f, value in values if not _is_left_out(f, value)]
-            told, then = self._foretold(None, returning_fields, using)
+            told, then = foretold.of(self, None, returning_fields, using)
             return [statements.insert(type(self), using, given, returning_fields, then) or told]
 
     def _do_update(self, base_qs, using, pk_val, values, update_fields, forced_update):
@@ -202,7 +207,7 @@ class AuditedModel(models.Model):
                 found = query_set.filter(pk=self.pk, version=loaded["version"])
                 row = statements.update_computed(found, using, changed, read_back)
             else:
-                told, then = self._foretold(loaded, read_back, using)
+                told, then = foretold.of(self, loaded, read_back, using)
                 row = statements.update(type(self), using, values, read_back, self.pk, loaded["version"], then) or told
         if row is None:
             raise StaleObjectError(f"{self.subject_type} {self.pk} has changed since version {self.version} was read")
@@ -213,23 +218,6 @@ class AuditedModel(models.Model):
         """What triggers will decide of this row, by column attribute, if it is still as it was `before` (None: if it is new); None
         where that is not known."""
         return None
-
-    def _foretold(self, before: dict | None, read_back, using: str) -> tuple:
-        """The values of `read_back` and what takes the true ones, where this change may be foretold; else None twice."""
-        foretelling = foretold.current()
-        told = self.foretell(before) if foretelling is not None and connections[using].may_wait else None
-        if told is None or not foretelling.take():
-            return None, None
-
-        def then(rows) -> None:
-            # Where there is none, the event that follows is refused.
-            for values in rows:
-                decided = {field.attname: value for field, value in zip(read_back, values, strict=True)}
-                self.__dict__.update(decided)
-                self._loaded = self.__dict__.get("_loaded", {}) | decided
-                foretelling.moment = self.updated_at
-
-        return tuple([told[field.attname] for field in read_back]), then
 
     @classmethod
     def record(cls, triples, using: str) -> None:

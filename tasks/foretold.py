@@ -8,6 +8,7 @@ Where the row is not as was foretold, the event has no payload, which is refused
 from contextvars import ContextVar
 from datetime import datetime
 
+from django.db import connections
 from django.http import HttpResponse
 
 from tasks.events import MARK, rfc3339
@@ -46,5 +47,17 @@ class Foretelling:
 _current: ContextVar[Foretelling | None] = ContextVar("taskpulse_foretelling", default=None)
 
 
-def current() -> Foretelling | None:
-    return _current.get()
+def of(row, before: dict | None, read_back, using: str) -> tuple:
+    """What is told of an audited row's fields `read_back`, and what takes their true values, given the rows of its statement; None
+    twice where this change is not foretold."""
+    foretelling = _current.get()
+    told = row.foretell(before) if foretelling is not None and connections[using].may_wait else None
+    if told is None or not foretelling.take():
+        return None, None
+
+    def then(rows) -> None:
+        for values in rows:  # one; where there is none, the event that follows is refused
+            row.take_decided({field.attname: value for field, value in zip(read_back, values, strict=True)})
+            foretelling.moment = row.updated_at
+
+    return tuple([told[field.attname] for field in read_back]), then
