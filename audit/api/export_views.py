@@ -44,7 +44,7 @@ class ExportViewSet(ApiViewSet):
                 "from", {"type": "integer", "minimum": 1, "maximum": _GREATEST_SEQ}, description="From this `seq` on."
             ),
         ],
-        responses={(200, CONTENT_TYPE): OpenApiResponse(OpenApiTypes.STR, description="The bundle."), **problems(400, 429)},
+        responses={(200, CONTENT_TYPE): OpenApiResponse(OpenApiTypes.STR, description="The bundle."), **problems(400, 414, 429)},
     )
     def retrieve(self, request):
         selection = _selection(request._request.GET)
