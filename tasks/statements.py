@@ -38,7 +38,7 @@ def change(model, using: str, key, values: list[tuple], shown: str) -> tuple | N
     are then not one after the other.
     """
     names = _names(field for field, _ in values)
-    return _run(using, _change_sql(model, using, names, shown), values, key, again=True)
+    return _run(using, _change_sql(model, using, names, shown), [*values, *values], key)
 
 
 def update_computed(query_set, using: str, changed, returning) -> tuple | None:
@@ -52,10 +52,9 @@ def update_computed(query_set, using: str, changed, returning) -> tuple | None:
         return cursor.fetchone()
 
 
-def _run(using: str, sql: str, values, *more, then=None, again=False) -> tuple | None:
+def _run(using: str, sql: str, values, *more, then=None) -> tuple | None:
     connection = connections[using]
-    prepared = [_prepared(field, value, connection) for field, value in values]
-    parameters = [*prepared, *more, *(prepared if again else ())]
+    parameters = [*[_prepared(field, value, connection) for field, value in values], *more]
     if then is not None:
         connection.send_later(sql, parameters, then)
         return None
@@ -111,7 +110,7 @@ def _change_sql(model, using: str, names: tuple[str, ...], shown: str) -> str:
     sets = ", ".join(f"{column} = {mark}" for column, mark in marked)
     differs = " OR ".join(f"t.{column} IS DISTINCT FROM {mark}" for column, mark in marked)
     both = ", ".join(f"{row}.{name(field.column)}" for row in ("old", "new") for field in model._meta.concrete_fields)
-    where = f"t.{name(model._meta.pk.column)} = %s AND ({differs})"
+    where = f"({differs}) AND t.{name(model._meta.pk.column)} = %s"
     return f"UPDATE {_table(model, connection)} t SET {sets} WHERE {where} RETURNING {both}, {shown}"
 
 

@@ -17,7 +17,7 @@ _VALUES = st.fixed_dictionaries(
     {},
     optional={
         "title": st.sampled_from(["One", "\\u0001" * 27, '"\\']),
-        "description": _TEXTS,
+        "description": _TEXTS | st.just(MARK.decode()),
         "status": st.sampled_from(["pending", "in_progress", "completed"]),
         "due_at": st.sampled_from([None, "2027-01-01T00:00:00Z", "2027-01-01T00:00:00.000001+02:00"]),
         "labels": st.lists(st.sampled_from(["billing", "a,b", '"']), unique=True),

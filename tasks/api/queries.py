@@ -64,7 +64,6 @@ FROM ({selected}) t {members.document(asked.members)} ORDER BY {rows.order(order
     return Slice(found.texts, newer, older)
 
 
-_FIELD = {field.name: field for field in Task._meta.concrete_fields}
 _FIELDS = [field.attname for field in Task._meta.concrete_fields]
 _COLUMNS = f"""{", ".join("t." + field.column for field in Task._meta.concrete_fields)}, a.username, c.username"""
 _LOCK = f"SELECT {_COLUMNS} FROM tasks_task t {PEOPLE} WHERE t.id = %s FOR UPDATE OF t"
@@ -85,7 +84,7 @@ _NAMES = ", ".join(f"(SELECT username FROM auth_user WHERE id = new.{key})" for 
 def change(task_id: uuid.UUID, values: dict) -> tuple[Task, Task] | None:
     """The task with these values, and as it was before; one statement. None if it is not there, or has them already. Raises
     StaleObjectError, and then nothing must be committed, where another's change came between."""
-    row = statements.change(Task, "default", task_id, [(_FIELD[name], value) for name, value in values.items()], _NAMES)
+    row = statements.change(Task, "default", task_id, [(Task._meta.get_field(name), values[name]) for name in values], _NAMES)
     if row is None:
         return None
     task, before = _with_people(row[len(_FIELDS) :]), Task.of_values(dict(zip(_FIELDS, row, strict=False)))

@@ -146,7 +146,6 @@ class TaskViewSet(ApiViewSet):
 
     def update(self, request, id):
         key, values = task_key(id), self._values(request, partial=True)
-
         tries = itertools.count()
 
         def write():
