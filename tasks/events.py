@@ -111,13 +111,18 @@ class Moment:
 MOMENT = Moment()
 
 
-def rfc3339(moment: datetime | Moment | None):
+def rfc3339(moment: datetime | Moment | None) -> str | orjson.Fragment | None:
     """UTC, six digits, `Z`; for MOMENT what `canonical` writes as MARK."""
     if moment is None:
         return None
     if moment is MOMENT:
         return _MARKED
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def rfc3339_sql(column: str) -> str:
+    """The same by PostgreSQL: `taskpulse_time()`, written out so that it need not call a function."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
 def uuid7() -> uuid.UUID:

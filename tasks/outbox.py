@@ -75,11 +75,10 @@ _INSERT = "INSERT INTO tasks_outbox (event_id, subject_type, subject_id, version
 _ROW = "(%s, %s, %s, %s, %s, %s)"
 _INSERT_ONE = _INSERT + _ROW
 # A task's event that bears MARK instead of the row's time; without payload, which is refused, where the row is not as foretold.
-_INSERT_FORETOLD = _INSERT + (
-    "(%s, %s, %s, %s, %s, convert_to(replace(%s, repeat(chr(1), 27), ("
-    "SELECT to_char(t.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') "
-    "FROM tasks_task t WHERE t.id = %s AND t.version = %s AND t.changed_in = pg_current_xact_id())), 'UTF8'))"
-)
+_INSERT_FORETOLD = f"""{_INSERT}(%s, %s, %s, %s, %s, convert_to(replace(%s, repeat(chr(1), {len(events.MARK)}), (
+  SELECT {events.rfc3339_sql("t.updated_at")} FROM tasks_task t
+  WHERE t.id = %s AND t.version = %s AND t.changed_in = pg_current_xact_id())), 'UTF8'))
+"""  # noqa: S608 (only constants)
 _ROWS_A_STATEMENT = 1_000
 
 

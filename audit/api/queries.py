@@ -6,7 +6,7 @@ import uuid
 from django.db import connection
 
 from audit.redaction import MARKER
-from tasks.api.members import utc
+from tasks.events import rfc3339_sql
 
 DOCUMENT = f"""
 SELECT e.seq, e.event_id, e.event_type, e.subject_type || '/' || e.subject_id AS subject, e.task_id, e.version,
@@ -14,7 +14,8 @@ SELECT e.seq, e.event_id, e.event_type, e.subject_type || '/' || e.subject_id AS
     THEN json_build_object('id', e.actor_id, 'name', e.actor_name, 'type', e.actor_type) END AS actor,
   e.request_id, e.event_data ->> 'reason' AS reason, coalesce(e.event_data #> '{{data,changes}}', '{{}}') AS changes,
   e.event_data ->> '{MARKER}' AS redacted_by,
-  e.event_data, {utc("e.occurred_at")} AS occurred_at, {utc("e.processed_at")} AS processed_at, encode(e.digest, 'hex') AS digest"""
+  e.event_data, {rfc3339_sql("e.occurred_at")} AS occurred_at, {rfc3339_sql("e.processed_at")} AS processed_at,
+  encode(e.digest, 'hex') AS digest"""
 _SELECT = f"SELECT e.seq, row_to_json(d)::text FROM task_audit_log e CROSS JOIN LATERAL ({DOCUMENT}) d"
 
 

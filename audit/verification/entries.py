@@ -11,6 +11,7 @@ from audit import leaf, redaction
 from audit.merkle import leaf_hash
 from audit.verification import accounts
 from audit.verification.report import Finding
+from tasks.events import rfc3339_sql
 
 ROWS = 2_000
 
@@ -18,7 +19,7 @@ ROWS = 2_000
 def _time(column: str) -> str:
     """RFC 3339 as in the leaf record. `to_char` writes no era: what lies before the year 1 must not pass for a year after."""
     return f"""CASE WHEN {column} < '0001-01-01 00:00+00' THEN {column}::text
-  ELSE to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') END"""
+  ELSE {rfc3339_sql(column)} END"""
 
 
 # The first 14 are the leaf record's, in its order.

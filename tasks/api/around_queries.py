@@ -6,14 +6,14 @@ import uuid
 from django.db import connection
 
 from tasks.api import members
-from tasks.api.members import utc
 from tasks.api.pagination import NumberKeys, Page, Slice, cut
 from tasks.api.queries import person
+from tasks.events import rfc3339_sql
 from tasks.models import Comment, Watcher
 
 # The ids, which are time-ordered, as numbers.
 KEYS = NumberKeys(2**128 - 1)
-_TIMES = f"{utc('r.created_at')} AS created_at, r.id, r.task_id AS task, {utc('r.updated_at')} AS updated_at"
+_TIMES = f"{rfc3339_sql('r.created_at')} AS created_at, r.id, r.task_id AS task, {rfc3339_sql('r.updated_at')} AS updated_at"
 _PERSON = "json_build_object('id', u.id::text, 'name', u.username)"
 _COMMENTS = ("tasks_comment", "author_id", f"SELECT {_PERSON} AS author, r.body, {_TIMES}, r.version")
 _WATCHERS = ("tasks_watcher", "user_id", f"SELECT {_TIMES}, {_PERSON} AS user, r.version")

@@ -3,9 +3,10 @@
 
 from django.db import connection
 
-from tasks.api.members import tag, unless_known, utc
+from tasks.api.members import tag, unless_known
 from tasks.api.pagination import Page, Slice, cut
 from tasks.api.validation import task_id
+from tasks.events import rfc3339_sql
 from tasks.labels import LABEL_LENGTH
 from tasks.models import Label
 
@@ -25,7 +26,7 @@ class NameKeys:
 
 
 KEYS = NameKeys()
-DOCUMENT = f"SELECT l.colour, l.description, l.id, l.name, {utc('l.updated_at')} AS updated_at, l.version"
+DOCUMENT = f"SELECT l.colour, l.description, l.id, l.name, {rfc3339_sql('l.updated_at')} AS updated_at, l.version"
 
 
 def page(at: Page) -> Slice:

@@ -10,15 +10,11 @@ from typing import NamedTuple
 
 from taskpulse.errors import InvalidQuery
 from tasks.api.filters import one_of, words, wrong_value
+from tasks.events import rfc3339_sql
 
 PARAMETERS = ("fields", "expand")
 SUBTASKS = 50
 MOST_WITH_SUBTASKS = 100
-
-
-def utc(column: str) -> str:
-    """RFC 3339 in UTC with six digits: `taskpulse_time()`, written out so that PostgreSQL need not call a function."""
-    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
 def _person(alias: str, more: str = "") -> str:
@@ -44,11 +40,11 @@ def unless_known(tag: str, text: str) -> str:
 FIELDS = {
     "assignee": _person("a"),
     "category": "t.category",
-    "completed_at": utc("t.completed_at"),
-    "created_at": utc("t.created_at"),
+    "completed_at": rfc3339_sql("t.completed_at"),
+    "created_at": rfc3339_sql("t.created_at"),
     "created_by": _person("c"),
     "description": "t.description",
-    "due_at": utc("t.due_at"),
+    "due_at": rfc3339_sql("t.due_at"),
     "id": "t.id",
     "labels": "t.labels",
     "parent": "t.parent_id",
@@ -56,7 +52,7 @@ FIELDS = {
     "status": "t.status",
     "summary": "t.summary",
     "title": "t.title",
-    "updated_at": utc("t.updated_at"),
+    "updated_at": rfc3339_sql("t.updated_at"),
     "version": "t.version",
 }
 _JOINS = {

@@ -23,6 +23,7 @@ from tasks.api import long_answers, members, queries, rows
 from tasks.api.listing import Listing
 from tasks.api.negotiation import preferred
 from tasks.api.ordering import Ordering
+from tasks.events import rfc3339_sql
 
 _BLOCK_BYTES = 65_536
 _FORMULA = r"'=', '+', '-', '@', E'\t', E'\r', E'\n', '''', '＝', '＋', '－', '＠'"
@@ -135,14 +136,14 @@ _CSV = {
     "category": {"category": _text("t.category")},
     "labels": {"labels": _text(_LABELS)},
     "assignee": {"assignee_id": "a.id", "assignee_name": _text("a.username")},
-    "due_at": {"due_at": members.utc("t.due_at")},
+    "due_at": {"due_at": rfc3339_sql("t.due_at")},
     "parent": {"parent": "t.parent_id"},
     "description": {"description": _text("t.description")},
     "summary": {"summary": _text("t.summary")},
     "created_by": {"created_by_id": "c.id", "created_by_name": _text("c.username")},
-    "created_at": {"created_at": members.utc("t.created_at")},
-    "updated_at": {"updated_at": members.utc("t.updated_at")},
-    "completed_at": {"completed_at": members.utc("t.completed_at")},
+    "created_at": {"created_at": rfc3339_sql("t.created_at")},
+    "updated_at": {"updated_at": rfc3339_sql("t.updated_at")},
+    "completed_at": {"completed_at": rfc3339_sql("t.completed_at")},
     "version": {"version": "t.version"},
 }
 
