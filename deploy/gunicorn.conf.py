@@ -63,6 +63,10 @@ class NoAccessLog(Logger):
 logger_class = NoAccessLog
 
 
+def pre_fork(server, worker):
+    worker.place = worker.shares.give(other.place for other in server.WORKERS.values())
+
+
 def post_fork(server, worker):
     """A request makes some thousands of objects and no cycles: collecting at every 700th is time for nothing."""
     gc.set_threshold(50_000, 20, 50)
@@ -88,6 +92,7 @@ def when_ready(server):
 
 
 def child_exit(server, worker):
+    worker.shares.leave(worker.place)
     metrics.sweep(alive=server.WORKERS)
 
 

@@ -11,8 +11,7 @@ import socket
 import time
 from functools import partial
 
-from gunicorn.workers.gthread import ThreadWorker
-
+from taskpulse.accepting import EvenShare
 from taskpulse.admission import Arrived, give_up, look, wake_at
 
 # Seconds: for a request to arrive as far as `look` waits for it, from the connection's begin or its first byte; for a client
@@ -60,7 +59,7 @@ class Unsent:
         return getattr(self.connection, name)
 
 
-class ConnectionKeeper(ThreadWorker):
+class ConnectionKeeper(EvenShare):
     """Waits for requests to arrive and hands each connection over to `admit`, sends and closes without blocking, and makes
     room for a new connection where there are too many. All of it runs in the main thread."""
 
