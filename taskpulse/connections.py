@@ -91,9 +91,6 @@ class ConnectionKeeper(EvenShare):
         else:
             self.admit(conn, arrived)
 
-    def finish_request(self, conn, fs):
-        self._answered(conn, not fs.cancelled() and fs.exception() is None and bool(fs.result()))
-
     def _answered(self, conn, kept: bool) -> None:
         if not kept:
             self.close(conn)

@@ -1,0 +1,195 @@
+"""Connections that linger: each request is one thread's, few threads serve many, and nobody is forgotten."""
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+
+from taskpulse import processors
+from taskpulse.lingering import Lingering
+from taskpulse.processors import Processors
+from tests.api_client import api
+from tests.web_role import one_answer, request, web_role
+
+
+class Pair:
+    """Both ends of a connection."""
+
+    def __init__(self):
+        self.client, server = socket.socketpair()
+        self.conn = SimpleNamespace(sock=server)
+
+    def close(self):
+        self.client.close()
+        self.conn.sock.close()
+
+
+@pytest.fixture
+def pairs():
+    opened = [Pair() for _ in range(3)]
+    yield opened
+    for pair in opened:
+        pair.close()
+
+
+def test_a_request_is_given_to_one_thread(pairs):
+    lingering = Lingering(3)
+    for pair in pairs:
+        assert lingering.add(pair.conn)
+    assert lingering.next(0) is None
+    with ThreadPoolExecutor(4) as threads:
+        taken = [threads.submit(lingering.next, 0.5) for _ in range(4)]
+        pairs[1].client.send(b"x")
+        assert [conn for conn in (each.result() for each in taken) if conn] == [pairs[1].conn]
+    # It is still to be read, and nobody else's until it comes back.
+    assert lingering.next(0) is None
+    assert lingering.add(pairs[1].conn)
+    assert lingering.next(0) is pairs[1].conn
+
+
+def test_who_began_to_wait_last_is_woken_first(pairs):
+    lingering, woken = Lingering(3), []
+    lingering.add(pairs[0].conn)
+
+    def wait(name):
+        if lingering.next(2):
+            woken.append(name)
+
+    waiting = [threading.Thread(target=wait, args=[name]) for name in range(4)]
+    for thread in waiting:
+        thread.start()
+        time.sleep(0.05)
+    for _ in range(2):
+        pairs[0].client.send(b"x")
+        time.sleep(0.1)
+        lingering.add(pairs[0].conn)
+    for thread in waiting:
+        thread.join()
+    assert woken[:2] == [3, 2]
+
+
+def test_there_are_so_many_at_most(pairs):
+    lingering = Lingering(2)
+    assert [lingering.add(pair.conn) for pair in pairs] == [True, True, False]
+    pairs[0].client.send(b"x")
+    assert lingering.next(0) is pairs[0].conn
+    assert lingering.add(pairs[2].conn)
+
+
+def test_what_is_taken_back_is_given_to_no_thread(pairs):
+    lingering = Lingering(3)
+    lingering.add(pairs[0].conn)
+    time.sleep(0.1)
+    lingering.add(pairs[1].conn)
+    assert lingering.take_back(0.05) == [pairs[0].conn]
+    assert lingering.take_back(0.05) == []
+    pairs[0].client.send(b"x")
+    assert lingering.next(0) is None
+    assert lingering.take_back() == [pairs[1].conn]
+    assert len(lingering) == 0
+    # It may come again.
+    lingering.add(pairs[0].conn)
+    assert lingering.next(0) is pairs[0].conn
+
+
+def test_a_descriptor_that_is_used_anew_is_another_connection(pairs):
+    lingering = Lingering(3)
+    old = pairs.pop()
+    lingering.add(old.conn)
+    old.client.send(b"x")
+    number = lingering.next(0).sock.fileno()
+    old.close()
+    new = Pair()
+    pairs.append(new)
+    assert number in (new.client.fileno(), new.conn.sock.fileno())
+    new.conn.sock, new.client = (end for end in sorted((new.conn.sock, new.client), key=lambda end: end.fileno() != number))
+    lingering.add(new.conn)
+    assert lingering.next(0) is None
+    new.client.send(b"x")
+    assert lingering.next(0) is new.conn
+
+
+def test_one_thread_serves_clients_that_take_turns(committed_db, tmp_path):
+    """With its one database session, instead of a thread and a session for each."""
+    read = request("GET", "/api/tasks", api("member").headers)
+    with web_role(tmp_path, WEB_CONCURRENCY="1") as web:
+        (worker,) = web.workers()
+        kept = [web.connect() for _ in range(8)]
+
+        def share_of_the_busiest() -> float:
+            before = {thread.id: thread.user_time for thread in worker.threads()}
+            for _ in range(50):
+                for connection in kept:
+                    connection.sendall(read)
+                    assert one_answer(connection)[0] == 200
+            used = [thread.user_time - before.get(thread.id, 0.0) for thread in worker.threads()]
+            return max(used) / sum(used)
+
+        # Where the machine makes a client pause for longer than a thread waits, another one may be the next.
+        shares = (share_of_the_busiest() for _ in range(8))
+        assert any(share > 0.8 for share in shares)
+
+
+def test_who_pauses_does_not_wait_for_the_long_request_of_another(committed_db, tmp_path):
+    """The only thread at work has no time for them."""
+    program = api("member")
+    key = program.create()["id"]
+    read = request("GET", "/api/tasks", program.headers)
+    # Nothing runs that would record it: it is answered after as long as it may wait.
+    long = request("GET", f"/api/tasks/{key}/audited", {**program.headers, "Prefer": "wait=1"})
+    with web_role(tmp_path, WEB_CONCURRENCY="1") as web:
+        kept, waiting = web.connect(), web.connect(long)
+        began = time.monotonic()
+        for _ in range(20):
+            kept.sendall(read)
+            assert one_answer(kept)[0] == 200
+            time.sleep(0.02)
+        assert time.monotonic() - began < 0.9
+        assert one_answer(waiting)[0] == 200
+        assert time.monotonic() - began > 0.9
+
+
+def test_who_shared_a_thread_with_a_long_request_waits_for_a_moment_only(committed_db, tmp_path):
+    program = api("member")
+    key = program.create()["id"]
+    read = request("GET", "/api/tasks", program.headers)
+    long = request("GET", f"/api/tasks/{key}/audited", {**program.headers, "Prefer": "wait=1"})
+    with web_role(tmp_path, WEB_CONCURRENCY="1") as web:
+        kept = [web.connect() for _ in range(4)]
+        for _ in range(20):
+            for connection in kept:
+                connection.sendall(read)
+                assert one_answer(connection)[0] == 200
+        # All linger: whoever waits for them has this one first.
+        kept[0].sendall(long)
+        began = time.monotonic()
+        for connection in kept[1:]:
+            connection.sendall(read)
+            assert one_answer(connection)[0] == 200
+        assert time.monotonic() - began < 0.6
+        assert one_answer(kept[0])[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "idle"),
+    [
+        ("cpu 10 0 10 100 0 0 0 0 0 0", "cpu 60 0 20 130 10 0 0 0 50 0", 0.4),
+        ("cpu 10 0 10 100 0 0 0 0 0 0", "cpu 90 0 30 100 0 0 0 0 0 0", 0.0),
+        ("cpu 10 0 10 100 0 0 0 0 0 0", "cpu 10 0 10 100 0 0 0 0 0 0", 1.0),
+    ],
+)
+def test_idle_is_what_nobody_used_since(monkeypatch, tmp_path, before, after, idle):
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(processors, "_STAT", stat)
+    stat.write_text(f"{before}\ncpu0 1 2 3\n")
+    found = Processors()
+    stat.write_text(f"{after}\ncpu0 1 2 3\n")
+    assert found.idle() == pytest.approx(idle)
+
+
+def test_where_the_system_does_not_tell_there_is_time(monkeypatch, tmp_path):
+    monkeypatch.setattr(processors, "_STAT", tmp_path / "none")
+    assert Processors().idle() == 1.0
