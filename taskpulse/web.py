@@ -15,17 +15,13 @@ from taskpulse.admission import Arrived, look, refuse
 from taskpulse.connections import ConnectionKeeper, Unsent, has_read_ahead
 from taskpulse.lingering import Lingering
 from taskpulse.metrics import WEB_REFUSED
-from taskpulse.processors import Processors
+from taskpulse.processors import Room
 
 # Seconds for which a thread waits for the next request of those that it and others answered. Longer than a busy client takes.
 _LINGER = 0.002
 # So many connections a thread linger, and so long if all who would serve them have something else to do: the main thread takes them
 # back then, and a thread that rests takes their requests.
 _LINGERING_A_THREAD, _LONGEST_LINGER = 4, 0.1
-# On a machine whose processors have no time left, more requests at work would only wait for each other and push each other out of
-# its caches: with 2 instead of 8, a creation of one of 32 clients took an eighth less of it.
-_FEWEST_AT_WORK = 2
-_BUSY, _IDLE = 0.05, 0.15
 # Seconds after which a request is not counted: it waits for something else.
 _LONG = 0.02
 # The share of a new measurement in the average time of a request, and its first value in seconds.
@@ -51,14 +47,14 @@ class LingeringWorker(ConnectionKeeper):
         self._waiting: deque[tuple[Future, float]] = deque()
         # By thread that is not at rest: when its request began, and whose it is; None while it waits for one.
         self._at_work: dict[int, tuple[float, object] | None] = {}
-        self._most_at_work = self.cfg.threads
+        self._room = Room(self.cfg.threads)
         self._seconds = _FIRST_SECONDS
         self._longest_wait = settings.WEB_QUEUE_MS / 1000
         self._refused, self._refused_at = 0, 0.0
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
         self._liveness, self._readiness = ThreadPoolExecutor(1, "liveness"), ThreadPoolExecutor(1, "readiness")
-        self._lingering, self._processors = Lingering(_LINGERING_A_THREAD * self.cfg.threads), Processors()
+        self._lingering = Lingering(_LINGERING_A_THREAD * self.cfg.threads)
         return super().get_thread_pool()
 
     def handle(self, conn):
@@ -105,7 +101,7 @@ class LingeringWorker(ConnectionKeeper):
         now, at_work = time.monotonic(), list(self._at_work.values())
         if not self.alive or (len(at_work) >= self.cfg.threads and not self.tpool._work_queue.empty()):
             return False
-        return sum(request is None or now - request[0] < _LONG for request in at_work) <= self._most_at_work
+        return sum(request is None or now - request[0] < _LONG for request in at_work) <= self._room.most
 
     def _give_back(self) -> None:
         """To the main thread, since nobody waits for their requests any more."""
@@ -189,11 +185,7 @@ class LingeringWorker(ConnectionKeeper):
         if self._refused and now - self._refused_at > _CALM:
             self.log.info("the overload is over, %d requests were refused", self._refused)
             self._refused = 0
-        idle = self._processors.idle()
-        if idle < _BUSY:
-            self._most_at_work = max(self._most_at_work // 2, _FEWEST_AT_WORK)
-        elif idle > _IDLE:
-            self._most_at_work = min(self._most_at_work + 1, self.cfg.threads)
+        self._room.look()
         for began, conn in filter(None, list(self._at_work.values())):
             if now - began > settings.WEB_REQUEST_SECONDS:
                 self.log.info("a request takes longer than %d s, its connection is closed", settings.WEB_REQUEST_SECONDS)

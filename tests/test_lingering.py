@@ -10,7 +10,7 @@ import pytest
 
 from taskpulse import processors
 from taskpulse.lingering import Lingering
-from taskpulse.processors import Processors
+from taskpulse.processors import Processors, Room
 from tests.api_client import api
 from tests.web_role import one_answer, request, web_role
 
@@ -193,3 +193,17 @@ def test_idle_is_what_nobody_used_since(monkeypatch, tmp_path, before, after, id
 def test_where_the_system_does_not_tell_there_is_time(monkeypatch, tmp_path):
     monkeypatch.setattr(processors, "_STAT", tmp_path / "none")
     assert Processors().idle() == 1.0
+
+
+def test_there_is_room_for_few_where_the_machine_has_no_time_left(monkeypatch):
+    room, left = Room(8), iter([0.5, 0.04, 0.0, 0.1, 0.2, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9])
+    monkeypatch.setattr(Processors, "idle", lambda self: next(left))
+    found = [room.most]
+    for _ in range(12):
+        room.look()
+        found.append(room.most)
+    assert found == [8, 8, 2, 2, 2, 3, 3, 4, 5, 6, 7, 8, 8]
+    single = Room(1)
+    monkeypatch.setattr(Processors, "idle", lambda self: 0.0)
+    single.look()
+    assert single.most == 1
