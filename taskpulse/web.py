@@ -163,7 +163,7 @@ class LingeringWorker(ConnectionKeeper):
         if fs.cancelled():
             self._refuse(conn)
         elif error := fs.exception():
-            self.log.error("a thread ended what it did", exc_info=error)
+            self.log.error("a thread that served requests failed", exc_info=error)
 
     def finish_probe(self, conn, fs):
         if fs.exception() is None:
@@ -172,7 +172,7 @@ class LingeringWorker(ConnectionKeeper):
             self.close(conn)
 
     def wait_for_and_dispatch_events(self, timeout):
-        super().wait_for_and_dispatch_events(_LONGEST_LINGER / 2 if self._at_work or self._waiting else timeout)
+        super().wait_for_and_dispatch_events(min(timeout, _LONGEST_LINGER / 2) if self._at_work or self._waiting else timeout)
         if self._waiting:
             self._shed(time.monotonic())
         for conn in self._lingering.take_back(_LONGEST_LINGER if self.alive else 0.0):
