@@ -68,8 +68,8 @@ class EvenShare(ThreadWorker):
         super().set_accept_enabled(enabled and not self._courteous_until)
 
     def accept(self, listener):
-        if self.shares.is_ahead(self.place) and self.shares.of_others(self.place) != self._in_vain:
-            self._courteous_until, self._in_vain = time.monotonic() + _COURTESY, self.shares.of_others(self.place)
+        if self.shares.is_ahead(self.place) and (others := self.shares.of_others(self.place)) != self._in_vain:
+            self._courteous_until, self._in_vain = time.monotonic() + _COURTESY, others
             self.set_accept_enabled(False)
             return
         super().accept(listener)

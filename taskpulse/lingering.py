@@ -23,9 +23,6 @@ class Lingering:
         # For what has to be done with both.
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._connections)
-
     def add(self, conn) -> bool:
         """False if there are too many."""
         number = conn.sock.fileno()
@@ -51,7 +48,8 @@ class Lingering:
         """Those that have been here for so long."""
         before, taken = time.monotonic() - seconds, []
         with self._lock:
-            for number, (since, conn) in list(self._connections.items()):
+            while self._connections:
+                number, (since, conn) = next(iter(self._connections.items()))
                 if since > before:
                     break
                 del self._connections[number]

@@ -1,4 +1,7 @@
-"""How much of the machine's processor time nobody uses, and how many requests there is room for."""
+"""How much of the machine's processor time nobody uses, and how many requests there is room for.
+
+It is the machine's. What a container may use of it is not looked at: one that may use less is taken to have time left.
+"""
 
 from pathlib import Path
 
