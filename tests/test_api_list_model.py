@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.api.ordering import ORDERINGS
+from tasks.around import Watcher
 from tasks.models import Task
 from tests.api_client import api, person, statements, walk
 
@@ -37,6 +38,7 @@ _rows = st.lists(
             "created_at": _moments,
             "completed_at": _moments,
             "is_subtask": st.booleans(),
+            "watchers": st.sets(st.sampled_from(["me", "other"])),
         }
     ),
     max_size=14,
@@ -50,6 +52,7 @@ _several = {
     "label_all": _words,
     "parent": st.sampled_from(["parent", "none"]),
     "category": st.sampled_from(["x", "none", ""]),
+    "watching": st.sampled_from(["me", "other"]),
 }
 _queries = st.fixed_dictionaries(
     {},
@@ -72,7 +75,7 @@ def caller(django_db_setup, django_db_blocker):
 
 def fill(caller, rows: list[dict]) -> None:
     people = {"me": caller.user, "other": caller.other, None: None}
-    Task.objects.bulk_create(
+    tasks = Task.objects.bulk_create(
         Task(
             **{name: row[name] for name in ("status", "priority", "labels", "category", "due_at", "created_at")},
             title=str(number), assignee=people[row["assignee"]], created_by=people[row["created_by"]],
@@ -81,9 +84,12 @@ def fill(caller, rows: list[dict]) -> None:
         )
         for number, row in enumerate(rows)
     )  # fmt: skip
+    Watcher.objects.bulk_create(
+        Watcher(task=task, user=people[name]) for task, row in zip(tasks, rows, strict=True) for name in row["watchers"]
+    )
 
 
-def matches(task: dict, asked: dict, ids: dict) -> bool:
+def matches(task: dict, asked: dict, ids: dict, watchers: set[str]) -> bool:
     def one_of(name, value):
         return name not in asked or value in [ids.get(word, word) for word in asked[name]]
 
@@ -107,6 +113,7 @@ def matches(task: dict, asked: dict, ids: dict) -> bool:
         and ("category" not in asked or (task["category"] or "") in asked["category"])
         and ("label" not in asked or bool(set(asked["label"]) & set(task["labels"])))
         and set(asked.get("label_all", ())) <= set(task["labels"])
+        and ("watching" not in asked or bool(set(asked["watching"]) & watchers))
         and within
         and ("overdue" not in asked or overdue == (asked["overdue"] == "true"))
     )
@@ -150,7 +157,8 @@ def test_what_is_asked_is_what_plain_python_finds_on_the_way_there_and_back(call
         every = caller.get("/api/tasks?limit=500").json()
         assert len(every) == len(rows) + 1
         ids = {"me": str(caller.user.pk), "other": str(caller.other.pk), "none": None, "parent": str(caller.parent)}
-        expected = in_order([task for task in every if matches(task, asked, ids)], asked)
+        watchers = {str(number): row["watchers"] for number, row in enumerate(rows)}
+        expected = in_order([task for task in every if matches(task, asked, ids, watchers.get(task["title"], set()))], asked)
         with statements() as found:
             whole = caller.get(f"/api/tasks?{query_string(caller, asked, limit=500)}")
         assert whole.json() == expected

@@ -7,7 +7,7 @@ from django.db import OperationalError, connection
 from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import Problem
-from tasks.api import prefer, rows
+from tasks.api import conditions, prefer, rows
 from tasks.api.filters import Filters
 
 _WAYS = ("exact", "estimated")
@@ -30,7 +30,7 @@ def exact(filters: Filters) -> int:
     """Raises Problem 503 where the web role's statement timeout ends it."""
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"{rows.with_found(filters)}SELECT count(*) FROM tasks_task t {rows.matching(filters)}", [])
+            cursor.execute(f"{rows.with_found(filters)}SELECT count(*) FROM tasks_task t {conditions.matching(filters)}", [])
             return cursor.fetchone()[0]
     except OperationalError as error:
         if getattr(error.__cause__, "sqlstate", None) != _TIMED_OUT:
@@ -42,6 +42,8 @@ def exact(filters: Filters) -> int:
 def estimated(filters: Filters) -> int:
     """What PostgreSQL's planner expects, from its statistics of the table: its cost does not depend on the number."""
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (FORMAT JSON) {rows.with_found(filters)}SELECT FROM tasks_task t {rows.matching(filters)}", [])
+        cursor.execute(
+            f"EXPLAIN (FORMAT JSON) {rows.with_found(filters)}SELECT FROM tasks_task t {conditions.matching(filters)}", []
+        )
         (plan,) = cursor.fetchone()
     return int((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"])

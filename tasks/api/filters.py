@@ -21,8 +21,6 @@ ONCE = frozenset({"q", "limit", "cursor", "ordering", "overdue", *_MOMENTS})
 PARAMETERS = (
     "status", "priority", "assignee", "created_by", "label", "label_all", "parent", "category", "watching", "overdue", *_MOMENTS,
 )  # fmt: skip
-# An array, so that PostgreSQL begins with what they watch and looks at no other task.
-_WATCHED = "t.id = ANY (ARRAY(SELECT w.task_id FROM tasks_watcher w WHERE w.user_id = ANY (%s::bigint[])))"
 _OPEN = [Status.PENDING.value, Status.IN_PROGRESS.value]
 
 
@@ -36,11 +34,13 @@ class Condition(NamedTuple):
 
 @dataclass(slots=True)
 class Filters:
-    """A task matches if each column of `equal` has one of its values (None: it has none) and every condition holds. `found`:
-    the statement of a search, to whose rows a condition refers (`rows.with_found`)."""
+    """A task matches if each column of `equal` has one of its values (None: it has none), every condition holds and one of
+    `watchers`, if there are any, watches it. `found`: the statement of a search, to whose rows a condition refers
+    (`rows.with_found`)."""
 
     equal: dict[str, list] = field(default_factory=dict)
     conditions: list[Condition] = field(default_factory=list)
+    watchers: list[int] = field(default_factory=list)
     found: str = ""
 
     def restrict(self, column: str, values: list) -> None:
@@ -128,8 +128,7 @@ def of_tasks(query, user_id: int, errors: list[dict]) -> Filters:
         if name in query:
             filters.conditions.append(Condition(sql, (_values(query, name, _label, (), errors),)))
     if "watching" in query:
-        people = _values(query, "watching", lambda value: _watcher(value, user_id), ("me",), errors)
-        filters.conditions.append(Condition(_WATCHED, (people,)))
+        filters.watchers = _values(query, "watching", lambda value: _watcher(value, user_id), ("me",), errors)
     for name in _MOMENTS:
         if name in query:
             column, _, side = name.partition("_")

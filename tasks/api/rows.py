@@ -2,16 +2,14 @@
 
 An index gives rows in order where the columns before the one of the ordering have one value each. So each combination of
 values gets a branch of its own, which stops at the limit, and PostgreSQL merges them; `IN` would sort all that match, or look at
-all that do not. Whatever else is asked is looked at on the way.
+all that do not. So does each person whose watched tasks are asked for. Whatever else is asked is looked at on the way.
 """
 # ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
 
 import itertools
-import re
-from typing import NamedTuple
 
-from psycopg.sql import Literal
-
+from tasks.api import conditions
+from tasks.api.conditions import Sql
 from tasks.api.filters import Filters
 from tasks.api.ordering import Ordering, Part, Position
 from tasks.api.pagination import Page
@@ -29,13 +27,8 @@ _INDEXES = {
 _VALUES = {"status": Status.values, "priority": Priority.values}
 # These indexes leave out the tasks that have no value there.
 _PARTIAL = frozenset({"parent_id", "category"})
-_CASTS = {"assignee_id": "::bigint", "created_by_id": "::bigint"}
+_WATCHED_BY_OTHERS = "EXISTS (SELECT FROM tasks_watched o WHERE o.task_id = w.task_id AND o.user_id = ANY (%s::bigint[]))"
 _MOST_BRANCHES = 50
-
-
-class Sql(NamedTuple):
-    text: str
-    values: list
 
 
 def select(filters: Filters, ordering: Ordering, at: Page) -> tuple[str, list]:
@@ -59,8 +52,10 @@ def parts(filters: Filters, ordering: Ordering, at: Page) -> list[tuple[str, lis
 def in_order(filters: Filters, ordering: Ordering) -> bool:
     """Whether indexes give what matches in the list's order and pass over nothing, so that no sort could read less."""
     columns = {condition.column for condition in filters.conditions}
-    return columns <= {ordering.column} and all(
-        filters.equal.keys() <= set(_Stretch(filters, ordering, part, Page(), None).leading()) for part in ordering.parts
+    return (
+        not filters.watchers
+        and columns <= {ordering.column}
+        and all(filters.equal.keys() <= set(_Stretch(filters, ordering, part, Page(), None).leading()) for part in ordering.parts)
     )
 
 
@@ -103,44 +98,9 @@ def _direction(ordering: Ordering, at: Page) -> str:
     return "DESC" if ordering.descending != at.backward else "ASC"
 
 
-def matching(filters: Filters) -> str:
-    """A WHERE clause for the task `t`, without parameters; empty where every task matches."""
-    conditions = _conditions(filters.equal, filters)
-    return f"WHERE {conditions.text}" if conditions.text else ""
-
-
 def with_found(filters: Filters) -> str:
     """What a statement with these filters begins with: what their search finds is looked for once, however many branches ask."""
     return f"WITH found AS MATERIALIZED ({filters.found})\n" if filters.found else ""
-
-
-def _conditions(equal: dict[str, list], filters: Filters, leading: str = "") -> Sql:
-    """Values are literals but for those of the column that leads: how many tasks have them decides on the plan, and of a
-    parameter PostgreSQL's generic plan does not know it (it would look through all tasks for a rare label)."""
-    texts, values = [], []
-    for name, allowed in equal.items():
-        alternatives = [_literally(*_equals(name, value)) for value in allowed]
-        texts.append("(" + (" OR ".join(alternatives) or "false") + ")")
-    for condition in filters.conditions:
-        if condition.column and condition.column == leading:
-            texts.append(condition.sql)
-            values += condition.values
-        else:
-            texts.append(_literally(condition.sql, condition.values))
-    return Sql(" AND ".join(texts), values)
-
-
-def literal(value) -> str:
-    return Literal(value).as_string(None).replace("%", "%%")
-
-
-_MARK = re.compile("%[s%]")
-
-
-def _literally(text: str, values) -> str:
-    """A condition with literals instead of parameters, its percent signs doubled as in any statement with parameters."""
-    literals = iter([literal(value) for value in values])
-    return _MARK.sub(lambda mark: next(literals) if mark[0] == "%s" else mark[0], text)
 
 
 class _Stretch:
@@ -153,6 +113,9 @@ class _Stretch:
             known = self._equal.get(column, values)
             self._equal[column] = [value for value in values if value in known]
         self._way, self._limit, self._key = _direction(ordering, at), at.limit + 1, key
+        # The index on what a person watches leads, if there is one in this order.
+        self._by_watcher = bool(filters.watchers) and ordering.column == "created_at"
+        self._at = ("w.task_created_at", "w.task_id") if self._by_watcher else (f"t.{ordering.column}", "t.id")
 
     def merged(self) -> Sql | None:
         """None where no row can be."""
@@ -161,10 +124,7 @@ class _Stretch:
             return None
         if self._part.valued is False and any(condition.column == column for condition in self._filters.conditions):
             return None
-        leading = self.leading()
-        others = self._others(leading)
-        choices = [[(name, value) for value in self._equal.get(name) or _VALUES[name]] for name in leading]
-        branches = [self._branch(chosen, others) for chosen in itertools.product(*choices)]
+        branches = self._of_watchers() if self._by_watcher else self._of_values()
         if len(branches) == 1:
             return branches[0]
         union = " UNION ALL ".join(f"({branch.text})" for branch in branches)
@@ -182,23 +142,43 @@ class _Stretch:
                 return columns
         return ()
 
+    def _of_watchers(self) -> list[Sql]:
+        """A branch for each, of what none before watches."""
+        people, others = self._filters.watchers, self._others(())
+        return [self._of_watcher(person, people[:number], others) for number, person in enumerate(people)]
+
+    def _of_watcher(self, person: int, before: list[int], others: Sql) -> Sql:
+        own = ["w.user_id = %s::bigint", *([f"NOT {_WATCHED_BY_OTHERS}"] if before else [])]
+        where = " AND ".join(filter(None, [*own, others.text]))
+        end = f"ORDER BY {self._at[0]} {self._way}, {self._at[1]} {self._way} LIMIT {self._limit}"
+        text = f"SELECT t.* FROM tasks_watched w JOIN tasks_task t ON t.id = w.task_id WHERE {where} {end}"
+        return Sql(text, [person, *([before] if before else []), *others.values])
+
+    def _of_values(self) -> list[Sql]:
+        """A branch for each combination of the values that lead."""
+        leading = self.leading()
+        others = self._others(leading)
+        choices = [[(name, value) for value in self._equal.get(name) or _VALUES[name]] for name in leading]
+        return [self._branch(chosen, others) for chosen in itertools.product(*choices)]
+
     def _others(self, leading: tuple[str, ...]) -> Sql:
         """The conditions that each branch has besides its own."""
-        asked = _conditions(
-            {name: values for name, values in self._equal.items() if name not in leading}, self._filters, self._ordering.column
-        )
+        equal = {name: values for name, values in self._equal.items() if name not in leading}
+        (moment, key), than = self._at, ">" if self._way == "ASC" else "<"
+        asked = conditions.of(equal, self._filters, self._ordering.column, moment)
         texts, values = [asked.text] if asked.text else [], list(asked.values)
-        column, than = self._ordering.column, ">" if self._way == "ASC" else "<"
+        if not self._by_watcher:
+            texts += conditions.watched(self._filters)
         if self._part.valued is not None:
-            texts.append(f"t.{column} IS {'NOT ' if self._part.valued else ''}NULL")
+            texts.append(f"{moment} IS {'NOT ' if self._part.valued else ''}NULL")
         if self._key is not None:
             valued = self._part.valued is not False
-            texts.append(f"(t.{column}, t.id) {than} (%s, %s)" if valued else f"t.id {than} %s")
+            texts.append(f"({moment}, {key}) {than} (%s, %s)" if valued else f"{key} {than} %s")
             values += [self._key.moment, self._key.id] if valued else [self._key.id]
         return Sql(" AND ".join(texts), values)
 
     def _branch(self, chosen: tuple, others: Sql) -> Sql:
-        own = [_equals(name, value) for name, value in chosen]
+        own = [conditions.equals(name, value) for name, value in chosen]
         where = " AND ".join(filter(None, [*(text for text, _ in own), others.text]))
         # PostgreSQL does not see that IS NULL fixes a column, as `=` does: the ORDER BY begins with it, so that the index serves.
         fixed = [f"t.{name} {self._way}" for name, value in chosen if value is None]
@@ -206,8 +186,3 @@ class _Stretch:
         # The limit is a literal: for a parameter PostgreSQL's generic plan assumes a tenth of the table.
         text = f"SELECT t.* FROM tasks_task t {'WHERE ' + where if where else ''} ORDER BY {by} LIMIT {self._limit}"
         return Sql(text, [*(value for _, its in own for value in its), *others.values])
-
-
-def _equals(column: str, value) -> tuple[str, list]:
-    # A literal type: the index is used whatever the number's size.
-    return (f"t.{column} IS NULL", []) if value is None else (f"t.{column} = %s{_CASTS.get(column, '')}", [value])

@@ -15,7 +15,7 @@ import re
 import uuid
 from typing import NamedTuple
 
-from tasks.api import rows
+from tasks.api import conditions
 from tasks.api.filters import Condition, Filters
 
 MATCHES, LOOKED_AT = 1_000, 20_000
@@ -70,7 +70,7 @@ class Query(NamedTuple):
 def query(typed: str) -> Query:
     wanted, unwanted = [], []
     for term in terms(typed):
-        phrase = f"task_phrase({rows.literal(term.text)}, {'true' if term.is_prefix else 'false'})"
+        phrase = f"task_phrase({conditions.literal(term.text)}, {'true' if term.is_prefix else 'false'})"
         if term.is_unwanted:
             unwanted.append(phrase)
         elif term.is_alternative:
@@ -96,7 +96,7 @@ def found(typed: str, filters: Filters, frame: Frame | None = None) -> str:
     A later page looks within the frame of the first: what was found then is found again, however many tasks match that were
     made since. What begins to match in the frame is found too, so that there is room for as much again.
     """
-    where = rows.matching(filters)
+    where = conditions.matching(filters)
     tasks = f"JOIN tasks_task t ON t.id = s.task_id {where} AND" if where else "WHERE"
     if frame is None:
         return newest(typed, tasks)

@@ -14,7 +14,7 @@ _MOST_SORTED = (LIMIT + 1) * 60
 # Tables that grow with the tasks; those of the log have names of their partitions.
 # As tasks.api.search has it.
 MATCHES = 1_000
-_GROWING = ("tasks_task", "tasks_search", "tasks_comment", "tasks_watcher", "tasks_label", "task_audit_log")
+_GROWING = ("tasks_task", "tasks_search", "tasks_comment", "tasks_watcher", "tasks_watched", "tasks_label", "task_audit_log")
 
 
 def most_passed_over(name: str) -> int:

@@ -67,6 +67,8 @@ SELECT uuidv7(), id, person, created_at, created_at, 1 FROM (
   SELECT id, created_at, row_number() OVER (ORDER BY id) AS n FROM tasks_task WHERE id <> %(parent)s::uuid) t,
   LATERAL (SELECT %(me)s AS person WHERE n %% 20 = 0 UNION ALL SELECT %(last)s WHERE n %% (%(of)s / 40) = 7) watching
 UNION ALL SELECT uuidv7(), %(parent)s::uuid, person, now(), now(), 1 FROM unnest(%(people)s::bigint[]) person""",
+    """INSERT INTO tasks_watched (task_id, user_id, task_created_at)
+SELECT t.id, w.user_id, t.created_at FROM tasks_watcher w JOIN tasks_task t ON t.id = w.task_id""",
     """INSERT INTO tasks_label (id, name, colour, description, updated_at, version)
 SELECT uuidv7(), name, '#808080', '', now(), 1 FROM (
   VALUES ('common'), ('medium'), ('rare') UNION ALL SELECT 'label-' || n FROM generate_series(1, %(of)s / 20) n) l (name)""",
@@ -120,13 +122,15 @@ def fill(tasks: int, text: tuple[str, str] = SHORT, around: bool = True) -> Team
         with _timed(seconds, "words"), _bare(cursor, "tasks_search"):
             cursor.execute(_WORDS)
         if around:
-            with _timed(seconds, "around"), _bare(cursor, "tasks_comment", "tasks_watcher", "tasks_label"):
+            with _timed(seconds, "around"), _bare(cursor, "tasks_comment", "tasks_watcher", "tasks_watched", "tasks_label"):
                 for statement in _AROUND:
                     cursor.execute(statement, values)
             with _timed(seconds, "log"):
                 cursor.execute("SELECT audit_ensure_partition(%s)", [tasks + _COMMENTS + 1_000_000])
                 cursor.execute(_LOG, values)
-        cursor.execute("ANALYZE tasks_task, tasks_search, tasks_comment, tasks_watcher, tasks_label, task_audit_log, auth_user")
+        cursor.execute(
+            "ANALYZE tasks_task, tasks_search, tasks_comment, tasks_watcher, tasks_watched, tasks_label, task_audit_log, auth_user"
+        )
     return Team(people[0], people[-1], values["parent"], seconds)
 
 

@@ -22,6 +22,7 @@ FLAT = [
     "assignee=me&status=pending&limit=5&expand=subtasks", "expand=labels", "expand=progress", "parent=none&expand=progress",
     "/subtasks", "/subtasks?status=completed", "/subtasks?ordering=-updated_at", "/comments", "/watchers", "/labels", "/history",
     "count=estimated", "count=estimated&status=pending&assignee=me", "watching={seldom}", "watching={seldom}&status=completed",
+    "watching=me", "watching=me&status=pending", "watching=me,{seldom}", "watching=me&created_before={old}",
     "category=category-3&ordering=due_at", "created_by=me&ordering=-updated_at", "count=exact&parent={parent}",
     "q=refund", "q=refund ", 'q="refund order"', "q=refund -w1 ", "q=refund&ordering=-created_at", "q=nothing-like-it", 
 ]  # fmt: skip
@@ -37,8 +38,7 @@ GROWING = {
     "label=medium": _SHARE,
     "due_before={later}&ordering=-created_at": _OTHER_TIME,
     "updated_after={old}&ordering=due_at": _OTHER_TIME,
-    "watching=me": _WATCHED,
-    "watching=me&status=pending": _WATCHED,
+    "watching=me&ordering=due_at": _WATCHED,
     "q=w700 ": _FOUND,
     "q=w700&status=pending": _FOUND,
     "q=w10 ": _FOUND,

@@ -1,0 +1,63 @@
+"""What the filters of a list mean as SQL for the task `t`."""
+
+import re
+from typing import NamedTuple
+
+from psycopg.sql import Literal
+
+from tasks.api.filters import Filters
+
+_CASTS = {"assignee_id": "::bigint", "created_by_id": "::bigint"}
+# An array, so that PostgreSQL begins with what they watch and looks at no other task.
+_WATCHED = "t.id = ANY (ARRAY(SELECT w.task_id FROM tasks_watched w WHERE w.user_id = ANY (%s::bigint[])))"
+
+
+class Sql(NamedTuple):
+    text: str
+    values: list
+
+
+def matching(filters: Filters) -> str:
+    """A WHERE clause for the task `t`, without parameters; empty where every task matches."""
+    asked = of(filters.equal, filters).text
+    texts = [*([asked] if asked else []), *watched(filters)]
+    return f"WHERE {' AND '.join(texts)}" if texts else ""
+
+
+def watched(filters: Filters) -> list[str]:
+    return [_literally(_WATCHED, [filters.watchers])] if filters.watchers else []
+
+
+def of(equal: dict[str, list], filters: Filters, leading: str = "", moment: str = "") -> Sql:
+    """All but the watchers. Values are literals but for those of the column that leads, whose name in SQL is `moment`: how many
+    tasks have them decides on the plan, and of a parameter PostgreSQL's generic plan does not know it (it would look through all
+    tasks for a rare label)."""
+    texts, values = [], []
+    for name, allowed in equal.items():
+        alternatives = [_literally(*equals(name, value)) for value in allowed]
+        texts.append("(" + (" OR ".join(alternatives) or "false") + ")")
+    for condition in filters.conditions:
+        if condition.column and condition.column == leading:
+            texts.append(condition.sql.replace(f"t.{leading}", moment))
+            values += condition.values
+        else:
+            texts.append(_literally(condition.sql, condition.values))
+    return Sql(" AND ".join(texts), values)
+
+
+def literal(value) -> str:
+    return Literal(value).as_string(None).replace("%", "%%")
+
+
+_MARK = re.compile("%[s%]")
+
+
+def _literally(text: str, values) -> str:
+    """A condition with literals instead of parameters, its percent signs doubled as in any statement with parameters."""
+    literals = iter([literal(value) for value in values])
+    return _MARK.sub(lambda mark: next(literals) if mark[0] == "%s" else mark[0], text)
+
+
+def equals(column: str, value) -> tuple[str, list]:
+    # A literal type: the index is used whatever the number's size.
+    return (f"t.{column} IS NULL", []) if value is None else (f"t.{column} = %s{_CASTS.get(column, '')}", [value])
