@@ -69,8 +69,9 @@ class Task(AuditedModel):
     assignee = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="assigned_tasks", db_index=False
     )
-    # The database cascades too (see the migration), so that raw SQL removes subtasks, each with its event.
-    parent = models.ForeignKey("self", models.CASCADE, null=True, blank=True, related_name="subtasks", db_index=False)
+    # Subtasks go with their parent: the database deletes them (see the migration) and its capture writes their events, so that a
+    # deletion costs this process the same however many there are.
+    parent = models.ForeignKey("self", models.DO_NOTHING, null=True, blank=True, related_name="subtasks", db_index=False)
     due_at = models.DateTimeField(null=True, blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.PROTECT, null=True, editable=False, related_name="created_tasks", db_index=False

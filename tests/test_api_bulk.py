@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -276,6 +276,7 @@ def test_a_parent_and_its_subtask_are_deleted_together():
     children = [caller.create(parent=parent["id"]) for _ in range(2)]
     assert [result["status"] for result in done(caller, delete(children[0]), delete(parent))] == [204, 204]
     assert not Task.objects.exists()
+    connection.check_constraints()  # as the commit does
     assert [[event["type"] for event in events(task["id"])] for task in (parent, *children)] == [
         ["task.created", "task.deleted"]
     ] * 3

@@ -105,6 +105,7 @@ def test_a_deleted_parent_takes_its_subtasks_along_each_with_its_event():
     assert response.content == b""
     assert "Content-Type" not in response
     assert not Task.objects.exists()
+    connection.check_constraints()  # as the commit does
     for task in (parent, child):
         _, deleted = events(task["id"])
         assert deleted["type"] == "task.deleted"

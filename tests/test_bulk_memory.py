@@ -1,14 +1,15 @@
-"""What a bulk request costs the web role in memory, its answer kept too, and what is too much at once."""
+"""What a request that writes many tasks costs the web role in memory, its answer kept too, and what is too much at once."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import orjson
 import pytest
 from django.db import connection
 
 from tasks.api import bulk
-from tasks.models import Task
+from tasks.models import DESCRIPTION_LENGTH, OutboxEvent, Task
 from tests.api_client import api, pointers
 from tests.test_api_bulk import delete, done, send, update
 from tests.web_role import web_role
@@ -40,6 +41,27 @@ def test_the_largest_requests_leave_a_web_worker_below_120_mb(committed_db, tmp_
         (worker,) = web.workers()
         assert highest(worker) < 120e6
         assert worker.memory_info().rss < 110e6
+
+
+def test_a_parent_is_deleted_with_however_many_subtasks(committed_db, tmp_path):
+    """1,500 of the longest, 30 MB: the database deletes them and writes their events."""
+    caller, count = api("member"), 1_500
+    parent = caller.create()["id"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tasks_task (title, description, parent_id) SELECT 'x', repeat('a', %s), %s FROM generate_series(1, %s)",
+            [DESCRIPTION_LENGTH, parent, count],
+        )
+    with web_role(tmp_path, WEB_CONCURRENCY="1") as web:
+        (worker,) = web.workers()
+        before = highest(worker)
+        assert web.call("DELETE", f"/api/tasks/{parent}", headers=caller.headers, timeout=60)[0] == 204
+        assert highest(worker) < before + 15e6
+    assert not Task.objects.exists()
+    deleted = OutboxEvent.objects.filter(version=2).order_by("pk")
+    assert deleted.count() == count + 1
+    event = orjson.loads(bytes(deleted.last().payload))
+    assert (event["type"], event["actorid"]) == ("task.deleted", str(caller.user.pk))
 
 
 @pytest.mark.django_db

@@ -161,10 +161,15 @@ def test_deleting_selected_tasks_takes_their_subtasks_with_an_event_each():
     parent = Task.objects.create(title="parent")
     Task.objects.create(title="child", parent=parent)
     kept = Task.objects.create(title="kept")
+    connection.check_constraints()  # as the commit does
     OutboxEvent.objects.all().delete()
     console = Console("member")
+    assert "1 subtask" in console.act(TASKS, "delete_selected", [parent.pk]).content.decode()
+    assert "1 subtask" in console.get(f"{TASKS}{parent.pk}/delete/").content.decode()
+    assert "subtask" not in console.get(f"{TASKS}{kept.pk}/delete/").content.decode()
     console.act(TASKS, "delete_selected", [parent.pk], post="yes")
     assert list(Task.objects.all()) == [kept]
+    connection.check_constraints()
     types = [orjson.loads(bytes(row.payload))["type"] for row in OutboxEvent.objects.all()]
     assert types == ["task.deleted", "task.deleted"]
 

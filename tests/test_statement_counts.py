@@ -37,7 +37,7 @@ task-detail          GET     /api/tasks/{task}                          2
 task-detail          GET     /api/tasks/{task}?version=1                2
 task-detail          PUT     /api/tasks/{task}                          3
 task-detail          PATCH   /api/tasks/{task}                          3
-task-detail          DELETE  /api/tasks/{task}                          6
+task-detail          DELETE  /api/tasks/{task}                          5
 task-subtask-list    GET     /api/tasks/{task}/subtasks                 3
 task-history         GET     /api/tasks/{task}/history                  2
 task-audited         GET     /api/tasks/{task}/audited                  2
