@@ -22,7 +22,7 @@ from audit.tile_store import MissingTile
 from audit.tile_writer import Head, Tampered, TileWriter, read_head
 from taskpulse import metrics
 from taskpulse.worker import DATABASE_FAULTS
-from tasks.active_lock import ActiveLock
+from tasks.active_lock import LEASE, ActiveLock
 from tasks.outage import Outage
 
 logger = logging.getLogger("taskpulse.checkpointer")
@@ -59,7 +59,7 @@ class Checkpointer:
         self._keys = [given.verifier for given in self._given]
         # Log and size of the newest checkpoint, for the cosigners in their threads; None while this process does not sign.
         self.newest: tuple[int, int] | None = None
-        self._lock = ActiveLock(LOCK)
+        self._lock = ActiveLock(LOCK, 2 * LEASE)  # it waits for half of that after a failure
         self._topic = CheckpointTopic()
         self._database_outage, self._broker_outage = (
             Outage("the checkpointer's database"),

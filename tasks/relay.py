@@ -14,7 +14,7 @@ from django.db import connection
 
 from taskpulse.metrics import BATCH_EVENTS, BATCH_SECONDS, PUBLISHED, REFUSED, RELAY_ACTIVE, REPUBLISHED
 from taskpulse.worker import DATABASE_FAULTS, Stop
-from tasks.active_lock import ActiveLock
+from tasks.active_lock import LEASE, ActiveLock
 from tasks.barrier import LossDetector
 from tasks.delivery import BrokerUnavailable, Delivery, Report, Row
 from tasks.horizon import Horizon
@@ -53,7 +53,7 @@ class Relay:
         # It owns no partition.
         self.partitions: frozenset[int] = frozenset()
         self._stop = stop or Stop()
-        self._lock = ActiveLock(f"relay {settings.KAFKA_TOPIC}")
+        self._lock = ActiveLock(f"relay {settings.KAFKA_TOPIC}", LEASE)
         self._delivery = Delivery(settings.KAFKA_TOPIC, self._may_go_on)
         self._horizon = Horizon()
         self._queue = Queue(self._horizon)

@@ -16,6 +16,7 @@ from django.db import connection
 from taskpulse import kafka
 from taskpulse.worker import Stop
 from tasks import delivery, relay
+from tasks.active_lock import ActiveLock
 from tasks.relay import Relay
 from tests.relaying import add, drain, unpublished, until, versions
 
@@ -69,6 +70,42 @@ def test_who_loses_the_lock_in_mid_batch_gives_the_batch_up(start_relay, committ
     assert time.monotonic() - begin < delivery.DELIVERY_TIMEOUT / 2
     loss.join()
     assert unpublished() == [("a", 1)]
+
+
+def test_who_gives_no_sign_for_the_length_of_a_lease_loses_the_lock(committed_db):
+    """As one that was stopped by SIGSTOP, or whose machine is; who gives signs keeps it."""
+    one, another = ActiveLock("lease", 0.8), ActiveLock("lease", 0.8)
+    assert one.acquire()
+    for _ in range(20):
+        time.sleep(0.1)
+        assert one.held()
+        assert not another.acquire()
+    time.sleep(1.2)
+    assert another.acquire()
+    assert not one.held()
+    assert not one.acquire()
+    another.release()
+    until(one.acquire)
+    assert not another.acquire()
+    for lock in (one, another):
+        lock.release()
+
+
+def test_a_frozen_server_keeps_nobody_waiting_who_gives_signs(committed_db):
+    lock = ActiveLock("lease", 60)
+    assert lock.acquire()
+    with psycopg.connect(committed_db, autocommit=True) as session:
+        (backend,) = session.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'taskpulse lease lock'").fetchone()
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        lock._signed_at -= 30
+        began = time.monotonic()
+        assert lock.held()
+        assert lock.held()
+        assert time.monotonic() - began < 1
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    lock.release()
 
 
 def terminate_lock_session(database: str) -> None:
