@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import uuid
+from importlib import import_module
 
 import psycopg
 import pytest
@@ -13,7 +14,8 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import OperationalError, connection, migrations, models
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
 from psycopg import sql
 
@@ -135,3 +137,28 @@ def test_another_that_is_at_work_is_waited_for(next_version):
     wait_until(lambda: outputs, 1, "it has ended")
     assert "another migrate is at work" in outputs[0]
     assert "colour" in columns(next_version)
+
+
+def test_a_migration_is_applied_and_noted_or_neither(next_version, monkeypatch):
+    """Its session ends in between, where it has a foreign key to make at its end."""
+    first = import_module("tests.next_version.migrations.0001_colour")
+    thing = migrations.CreateModel(
+        "thing", [("id", models.BigAutoField(primary_key=True)), ("task", models.ForeignKey("tasks.task", models.CASCADE))]
+    )
+    monkeypatch.setattr(first.Migration, "operations", [*first.Migration.operations, thing])
+
+    def tables() -> bool:
+        return "next_version_thing" in connection.introspection.table_names()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MigrationRecorder, "record_applied", fail)
+        with pytest.raises(OperationalError):
+            migrate("next_version", "0001")
+    assert not tables()
+    assert "colour" not in columns(next_version)
+    migrate("next_version", "0001")
+    assert tables()
+
+
+def fail(*_):
+    raise OperationalError("the session has ended")

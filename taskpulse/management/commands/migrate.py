@@ -5,7 +5,8 @@ import time
 from django.conf import settings
 from django.core.management.base import CommandError
 from django.core.management.commands import migrate
-from django.db import OperationalError, connections
+from django.db import OperationalError, connections, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 from taskpulse.worker import Backoff
 from tasks.active_lock import ActiveLock
@@ -18,6 +19,22 @@ _LOCKED = "55P03"
 
 class LockLost(CommandError):
     """The session that kept others from migrating ended. What was applied by then stays applied."""
+
+
+class OneTransactionExecutor(MigrationExecutor):
+    """A migration and the note that it was applied are committed together. Django commits first one that leaves foreign keys or
+    indexes for its end, and notes it then: a session that ends between the two leaves a database in which `migrate` fails for ever,
+    since it finds the tables that it makes."""
+
+    def apply_migration(self, state, migration, fake=False, fake_initial=False):
+        if not migration.atomic:
+            return super().apply_migration(state, migration, fake, fake_initial)
+        with transaction.atomic(self.connection.alias):
+            return super().apply_migration(state, migration, fake, fake_initial)
+
+
+# Django's command has no other place to name it.
+migrate.MigrationExecutor = OneTransactionExecutor
 
 
 class Command(migrate.Command):
