@@ -93,6 +93,9 @@ def test_the_list_of_what_somebody_watches(ana):
     assert listed(f"watching=me,{bo.user.pk}") == [5, 3, 2, 1, 0]
     assert listed(f"watching=me&watching={bo.user.pk}&priority=high&ordering=created_at") == [1, 3, 5]
     assert listed("watching=me&assignee=me") == listed("watching=999999999999999999") == []
+    assert listed("watching=me&q=no&ordering=created_at") == sorted(listed("watching=me&q=no")) == [0, 1, 2, 3]
+    counted = ana.get(f"/api/tasks?watching=me,{bo.user.pk}&priority=high", Prefer="count=exact")
+    assert counted["X-Total-Count"] == "3"
     first = ana.get("/api/tasks?watching=me&limit=3")
     assert [task["title"] for task in ana.get(links(first)["next"]).json()] == ["No. 0"]
     for wrong in ("none", "you", "", "1,x"):

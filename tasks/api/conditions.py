@@ -19,19 +19,13 @@ class Sql(NamedTuple):
 
 def matching(filters: Filters) -> str:
     """A WHERE clause for the task `t`, without parameters; empty where every task matches."""
-    asked = of(filters.equal, filters).text
-    texts = [*([asked] if asked else []), *watched(filters)]
-    return f"WHERE {' AND '.join(texts)}" if texts else ""
-
-
-def watched(filters: Filters) -> list[str]:
-    return [_literally(_WATCHED, [filters.watchers])] if filters.watchers else []
+    conditions = of(filters.equal, filters)
+    return f"WHERE {conditions.text}" if conditions.text else ""
 
 
 def of(equal: dict[str, list], filters: Filters, leading: str = "", moment: str = "") -> Sql:
-    """All but the watchers. Values are literals but for those of the column that leads, whose name in SQL is `moment`: how many
-    tasks have them decides on the plan, and of a parameter PostgreSQL's generic plan does not know it (it would look through all
-    tasks for a rare label)."""
+    """Values are literals but for those of the column that leads, whose name in SQL is `moment`: how many tasks have them decides
+    on the plan, and of a parameter PostgreSQL's generic plan does not know it (it would look through all for a rare label)."""
     texts, values = [], []
     for name, allowed in equal.items():
         alternatives = [_literally(*equals(name, value)) for value in allowed]
@@ -42,6 +36,8 @@ def of(equal: dict[str, list], filters: Filters, leading: str = "", moment: str 
             values += condition.values
         else:
             texts.append(_literally(condition.sql, condition.values))
+    if filters.watchers:
+        texts.append(_literally(_WATCHED, [filters.watchers]))
     return Sql(" AND ".join(texts), values)
 
 

@@ -41,6 +41,7 @@ def read(query, user_id: int, whole: bool = False) -> Listing:
     if "q" in query:
         frame, position = page.key or (None, None)
         keys, page = keys._replace(frame=frame), replace(page, key=position)
+        # What is found is watched: no index is to lead to all else that is.
         asked = Filters(asked.equal, [*asked.conditions, search.IS_FOUND], found=search.found(query["q"], asked, frame))
     shown = members.read(query, errors)
     if "subtasks" in shown.expanded and page.limit > members.MOST_WITH_SUBTASKS:

@@ -7,6 +7,7 @@ all that do not. So does each person whose watched tasks are asked for. Whatever
 # ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
 
 import itertools
+from dataclasses import replace
 
 from tasks.api import conditions
 from tasks.api.conditions import Sql
@@ -107,15 +108,16 @@ class _Stretch:
     """The rows of a page that lie in one part of the list."""
 
     def __init__(self, filters: Filters, ordering: Ordering, part: Part, at: Page, key: Position | None):
-        self._ordering, self._part, self._filters = ordering, part, filters
+        self._ordering, self._part = ordering, part
         self._equal = dict(filters.equal)
         for column, values in part.only.items():
             known = self._equal.get(column, values)
             self._equal[column] = [value for value in values if value in known]
         self._way, self._limit, self._key = _direction(ordering, at), at.limit + 1, key
         # The index on what a person watches leads, if there is one in this order.
-        self._by_watcher = bool(filters.watchers) and ordering.column == "created_at"
-        self._at = ("w.task_created_at", "w.task_id") if self._by_watcher else (f"t.{ordering.column}", "t.id")
+        self._watchers = filters.watchers if ordering.column == "created_at" else []
+        self._filters = replace(filters, watchers=[]) if self._watchers else filters
+        self._at = ("w.task_created_at", "w.task_id") if self._watchers else (f"t.{ordering.column}", "t.id")
 
     def merged(self) -> Sql | None:
         """None where no row can be."""
@@ -124,7 +126,7 @@ class _Stretch:
             return None
         if self._part.valued is False and any(condition.column == column for condition in self._filters.conditions):
             return None
-        branches = self._of_watchers() if self._by_watcher else self._of_values()
+        branches = self._of_watchers() if self._watchers else self._of_values()
         if len(branches) == 1:
             return branches[0]
         union = " UNION ALL ".join(f"({branch.text})" for branch in branches)
@@ -144,8 +146,8 @@ class _Stretch:
 
     def _of_watchers(self) -> list[Sql]:
         """A branch for each, of what none before watches."""
-        people, others = self._filters.watchers, self._others(())
-        return [self._of_watcher(person, people[:number], others) for number, person in enumerate(people)]
+        others = self._others(())
+        return [self._of_watcher(person, self._watchers[:number], others) for number, person in enumerate(self._watchers)]
 
     def _of_watcher(self, person: int, before: list[int], others: Sql) -> Sql:
         own = ["w.user_id = %s::bigint", *([f"NOT {_WATCHED_BY_OTHERS}"] if before else [])]
@@ -167,8 +169,6 @@ class _Stretch:
         (moment, key), than = self._at, ">" if self._way == "ASC" else "<"
         asked = conditions.of(equal, self._filters, self._ordering.column, moment)
         texts, values = [asked.text] if asked.text else [], list(asked.values)
-        if not self._by_watcher:
-            texts += conditions.watched(self._filters)
         if self._part.valued is not None:
             texts.append(f"{moment} IS {'NOT ' if self._part.valued else ''}NULL")
         if self._key is not None:
