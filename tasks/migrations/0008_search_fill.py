@@ -2,6 +2,8 @@ from uuid import UUID
 
 from django.db import migrations
 
+from tasks.migrations import _batches
+
 # The trigger keeps the words of whatever is written meanwhile: a row that is there is the newer one. The lock is in nobody's
 # way but a deletion's, whose row would come back.
 BATCH = """
@@ -16,11 +18,7 @@ SELECT id FROM batch ORDER BY id DESC LIMIT 1
 
 def fill(apps, schema_editor):
     """The words of the tasks that were there before the trigger, in short transactions; may be repeated."""
-    row = (UUID(int=0),)
-    with schema_editor.connection.cursor() as cursor:
-        while row:
-            cursor.execute(BATCH, row)
-            row = cursor.fetchone()
+    _batches.run(schema_editor, BATCH, UUID(int=0))
 
 
 class Migration(migrations.Migration):

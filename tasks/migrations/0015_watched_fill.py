@@ -2,6 +2,8 @@ from uuid import UUID
 
 from django.db import migrations
 
+from tasks.migrations import _batches
+
 # The triggers keep what is written meanwhile. The locks are in the way of a deletion, whose row would come back, and of a change
 # of a task, whose time could be another one.
 BATCH = """
@@ -16,11 +18,7 @@ SELECT id FROM batch ORDER BY id DESC LIMIT 1
 
 def fill(apps, schema_editor):
     """What was watched before there were the triggers, in short transactions; may be repeated."""
-    row = (UUID(int=0),)
-    with schema_editor.connection.cursor() as cursor:
-        while row:
-            cursor.execute(BATCH, row)
-            row = cursor.fetchone()
+    _batches.run(schema_editor, BATCH, UUID(int=0))
 
 
 class Migration(migrations.Migration):
