@@ -18,6 +18,7 @@ _SERVER_SIDE = (
 )
 # Whoever waits for the lock may take any time between two tries. A setting of 0 is no timeout (milliseconds).
 _TRY = "SELECT CASE WHEN pg_try_advisory_lock(%s) THEN set_config('idle_session_timeout', %s, false) IS NOT NULL ELSE false END"
+_SIGN = b"SELECT"
 
 
 class ActiveLock:
@@ -70,7 +71,7 @@ class ActiveLock:
             while not server.is_busy() and server.get_result() is not None:
                 pass
         elif self._lease is not None and self._lease / 4 < silence < self._lease:
-            server.send_query(b"SELECT")
+            server.send_query(_SIGN)
             server.flush()
             self._signed_at = time.monotonic()
         return self._lease is None or silence < self._lease
