@@ -69,8 +69,11 @@ class RunningUp:
                 [sys.executable, "manage.py", "up"], cwd=ROOT, env=environment(self.home, PORT=str(self.port), **self.names),
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        wait_until(lambda: " ready in " in self.log or self.process.poll() is not None, 60, "up is ready")
-        assert self.process.poll() is None, self.log
+        end = time.monotonic() + 60
+        while " ready in " not in self.log:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < end, f"up is not ready within 60 s:\n{self.log}"
+            time.sleep(0.05)
 
     @property
     def log(self) -> str:

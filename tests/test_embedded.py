@@ -3,9 +3,11 @@
 import json
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,6 +30,15 @@ def data(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     EmbeddedPostgres(home, durable=False).prepare()
     return home
+
+
+@pytest.fixture
+def short_home():
+    """One whose socket is in it, as with most people."""
+    home = Path(tempfile.mkdtemp(prefix="taskpulse-home-"))
+    home.chmod(0o711)
+    yield home
+    shutil.rmtree(home)
 
 
 @pytest.fixture
@@ -118,18 +129,29 @@ def test_after_a_kill_what_was_committed_is_there(data):
     assert not (postgres.data / "postmaster.pid").exists()
 
 
-def test_a_stale_pid_file_with_a_number_of_somebody_else_harms_nobody(data):
-    postgres = EmbeddedPostgres(data, durable=False)
+@pytest.fixture
+def somebody_else():
+    """A process of the user that the server runs as."""
+    name = unprivileged.USER if os.geteuid() == 0 else None
+    other = subprocess.Popen(["/bin/sleep", "60"], user=name)
+    yield other
+    other.kill()
+    other.wait()
+
+
+@pytest.mark.parametrize("text", ["", "{pid}\n{data}\n1\n5432\n\n\n\nready\n"], ids=["empty", "of_somebody_else"])
+@pytest.mark.parametrize("name", ["postgres/postmaster.pid", "run/.s.PGSQL.5432.lock"])
+def test_the_lock_file_of_a_killed_server_stops_no_other(short_home, somebody_else, name, text):
+    """Empty where it was killed between making and writing it; with somebody's number after the machine began anew."""
+    postgres = EmbeddedPostgres(short_home, durable=False)
     postgres.prepare()
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        (postgres.data / "postmaster.pid").write_text(f"{other.pid}\n{postgres.data}\n1\n5432\n\n\n\nready\n")
-        postgres.prepare()
-        assert other.poll() is None
-        assert not (postgres.data / "postmaster.pid").exists()
-    finally:
-        other.kill()
-        other.wait()
+    lock = short_home / name
+    lock.write_text(text.format(pid=somebody_else.pid, data=postgres.data))
+    os.chown(lock, postgres.data.stat().st_uid, -1)
+    process = postgres.start(**QUIET)
+    postgres.wait_until_ready(process, 60)
+    stop(process)
+    assert somebody_else.poll() is None
 
 
 def test_a_server_of_an_earlier_run_is_ended_first(data):
@@ -140,10 +162,45 @@ def test_a_server_of_an_earlier_run_is_ended_first(data):
     # As init would: a child nobody waits for would stay as a zombie.
     signal.signal(signal.SIGCHLD, lambda *_: left.poll())
     try:
-        EmbeddedPostgres(data, durable=False).prepare()
+        stop(postgres.start(**QUIET))
     finally:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     assert left.wait(5) == 0
+
+
+def test_the_server_of_other_data_is_left_alone(data, short_home):
+    """Its number may be what a stale file holds."""
+    postgres, other = EmbeddedPostgres(data, durable=False), EmbeddedPostgres(short_home, durable=False)
+    for one in (postgres, other):
+        one.prepare()
+    process = other.start(**QUIET)
+    other.wait_until_ready(process, 60)
+    (data / "postgres" / "postmaster.pid").write_text((short_home / "postgres" / "postmaster.pid").read_text())
+    stop(postgres.start(**QUIET))
+    assert process.poll() is None
+    stop(process)
+
+
+_BUSY = "DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$"
+
+
+def test_the_data_is_not_shared_with_what_a_killed_server_left(data):
+    """A process of it that works on ends only when it next waits."""
+    postgres = EmbeddedPostgres(data, durable=False)
+    postgres.prepare()
+    killed = postgres.start(**QUIET)
+    postgres.wait_until_ready(killed, 60)
+    connection = psycopg.connect(postgres.url("postgres"), autocommit=True)
+    connection.pgconn.send_query(_BUSY.encode())
+    time.sleep(0.2)
+    killed.kill()
+    killed.wait()
+    assert postgres.start(**QUIET).wait(30) == 1
+    os.kill(connection.info.backend_pid, signal.SIGKILL)
+    connection.close()
+    process = postgres.start(**QUIET)
+    postgres.wait_until_ready(process, 60)
+    stop(process)
 
 
 def test_what_a_kill_left_half_made_is_made_anew(tmp_path):

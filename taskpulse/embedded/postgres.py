@@ -60,7 +60,7 @@ class EmbeddedPostgres:
         return f"postgresql://{role}@/{quote(database, safe='')}?host={quote(str(self.socket_directory), safe='')}"
 
     def prepare(self) -> None:
-        """Makes the data directory unless it is there, and ends what an earlier run left. Raises PostgresError."""
+        """Makes the data directory unless it is there. Raises PostgresError."""
         self._user = unprivileged.owner(self.data)
         _make_socket_directory(self.socket_directory, self._user)
         version = self.data / "PG_VERSION"
@@ -68,7 +68,6 @@ class EmbeddedPostgres:
             self._initialise()
         elif (found := version.read_text().strip()) != MAJOR:
             raise PostgresError(f"{self.data} was made by PostgreSQL {found}, this is {MAJOR}: move it away or upgrade it")
-        self._end_leftover()
 
     def _initialise(self) -> None:
         # Made beside and renamed: what a kill leaves half made is thrown away.
@@ -99,24 +98,34 @@ class EmbeddedPostgres:
         return self.data / "postmaster.pid"
 
     def _end_leftover(self) -> None:
-        """A server whose parent was killed, or its stale pid file, whose number may belong to somebody else by now."""
-        path = self._pid_file()
-        try:
-            pid = int(path.read_text().split("\n", 1)[0])
-        except (FileNotFoundError, ValueError):
-            return
+        """Ends a server whose parent was killed, and removes the lock files of one that was killed: PostgreSQL does not start
+        where one is empty, or where its number is another process's by now. Whether processes of a killed server still use
+        the data it sees from their shared memory (its sysv_shmem.c)."""
         for number, patience in ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
-            if not _is_server(pid, self._binaries):
-                path.unlink(missing_ok=True)
-                return
+            pid = self._leftover()
+            if pid is None:
+                break
             os.kill(pid, number)
             end = time.monotonic() + patience
-            while _is_server(pid, self._binaries) and time.monotonic() < end:
+            while self._leftover() is not None and time.monotonic() < end:
                 time.sleep(0.05)
-        raise PostgresError(f"the PostgreSQL of an earlier run (process {pid}) does not end")
+        if self._leftover() is not None:
+            raise PostgresError(f"the PostgreSQL of an earlier run (process {pid}) does not end")
+        for path in (self._pid_file(), self.socket_directory / f"{_SOCKET}.lock"):
+            path.unlink(missing_ok=True)
+
+    def _leftover(self) -> int | None:
+        """The process of a server that runs on this data."""
+        try:
+            pid = int(self._pid_file().read_text().split("\n", 1)[0])
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if _command_line(pid).startswith(f"{self._binaries / 'postgres'} -D {self.data} ") else None
 
     def start(self, **popen) -> subprocess.Popen:
-        """The server as a direct child; `popen` goes to Popen. It ends when this thread's process does (Linux)."""
+        """The server as a direct child; `popen` goes to Popen. It ends when this thread's process does (Linux). What an earlier
+        one left is ended first. Raises PostgresError."""
+        self._end_leftover()
         command = [str(self._binaries / "postgres"), "-D", str(self.data)]
         for name, value in self._options.items():
             command += ["-c", f"{name}={value}"]
@@ -183,10 +192,6 @@ def binaries() -> Path:
         if (root / name / "bin" / "postgres").exists():
             return (root / name / "bin").resolve()
     raise PostgresError(f"{root} holds no PostgreSQL {MAJOR}")
-
-
-def _is_server(pid: int, binaries: Path) -> bool:
-    return _command_line(pid).startswith(str(binaries / "postgres"))
 
 
 def _command_line(pid: int) -> str:
