@@ -117,6 +117,15 @@ def _url(database: str) -> str:
     return urlunsplit(urlsplit(_SERVER)._replace(path=f"/{database}"))
 
 
+@pytest.fixture(autouse=True)
+def _no_long_answer_is_left():
+    """A stream that a test neither reads nor closes keeps its place until the garbage is collected; a later test may be refused."""
+    from tasks.api import long_answers
+
+    yield
+    assert long_answers.places._value == long_answers.MOST, "a long answer was neither read nor closed"
+
+
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server, django_db_blocker):
     """The name of a migrated database to which nothing connects: CREATE DATABASE … TEMPLATE copies it."""

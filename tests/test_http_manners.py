@@ -113,6 +113,8 @@ def test_with_a_slash_as_without(name, path_of, caller):
     path = path_of(name)
     for method in ("GET", "OPTIONS"):
         found = [caller.send(method, path + slash) for slash in ("", "/")]
+        for answer in found:
+            answer.close()
         assert found[0].status_code == found[1].status_code < 500
         assert found[0].status_code not in {301, 302, 307, 308}
 
@@ -121,6 +123,7 @@ def test_with_a_slash_as_without(name, path_of, caller):
 @pytest.mark.parametrize("name", _ROUTES)
 def test_every_answer_says_who_may_keep_it_and_what_it_depends_on(name, signed_in, path_of, caller):
     answer = (caller if signed_in else Api(None)).get(path_of(name))
+    answer.close()
     assert answer["X-Content-Type-Options"] == "nosniff"
     assert answer["Referrer-Policy"] == "same-origin"
     assert answer["Cross-Origin-Opener-Policy"] == "same-origin"
