@@ -81,6 +81,15 @@ class LingeringWorker(ConnectionKeeper):
             if not lingers:
                 self.method_queue.defer(self._answered, conn, kept)
 
+    def _keepalive_after(self, conn, keepalive):
+        """As gunicorn's, which looks twice for what is left of a body, with a time limit that it sets and takes back; most were
+        read to their end, and nothing of the request is to be kept."""
+        body = conn.parser.mesg.body
+        if keepalive and not body.failed and getattr(body.reader, "length", None) == 0:
+            conn.parser.mesg = None
+            return True
+        return super()._keepalive_after(conn, keepalive)
+
     def _next(self, thread: int):
         """The connection of the next request, None if this thread is to rest."""
         self._at_work[thread] = None

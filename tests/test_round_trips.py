@@ -48,7 +48,7 @@ def test_a_creation_is_two_round_trips(committed_db, trips):
 def test_by_the_api_a_creation_is_one_and_a_change_two(committed_db, trips):
     ana = api()
     task = ana.create()
-    assert trips[-1] == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
+    assert trips[-1] == ["INSERT", "INSERT"]
     path = f"/api/tasks/{task['id']}"
     assert ana.patch(path, {"title": "Two"}).status_code == 200
     assert trips[-2:] == [["BEGIN", "UPDATE"], ["INSERT", "COMMIT"]]
@@ -87,6 +87,29 @@ def test_an_error_of_what_waits_comes_with_the_commit_and_nothing_is_committed(c
         connection.send_later(_INSERT, [b"1", b""])
     assert caught.value.__cause__.diag.constraint_name == "tasks_kept_answer_pkey"
     assert connection.fetch(_COUNT, []) == [(1,)]
+
+
+def test_what_goes_in_one_trip_is_committed_as_a_whole_or_not_at_all(committed_db, trips):
+    with pytest.raises(IntegrityError), transaction.atomic():
+        connection.send_later(_INSERT, [b"1", b""])
+        connection.send_later(_INSERT, [b"2", b""])
+        connection.send_later(_INSERT, [b"1", b""])
+    assert trips == [["INSERT"] * 3]
+    assert connection.fetch(_COUNT, []) == [(0,)]
+
+
+def test_what_only_a_commit_finds_out_is_raised_by_it(committed_db, trips):
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE deferred (id int PRIMARY KEY, other int REFERENCES deferred DEFERRABLE INITIALLY DEFERRED)")
+    trips.clear()
+    with transaction.atomic():
+        connection.send_later("INSERT INTO deferred VALUES (1, 2)", [])
+        connection.send_later("INSERT INTO deferred VALUES (2, 1)", [])
+    with pytest.raises(IntegrityError, match="deferred_other_fkey"), transaction.atomic():
+        connection.send_later("INSERT INTO deferred VALUES (3, 3)", [])
+        connection.send_later("INSERT INTO deferred VALUES (4, 5)", [])
+    assert trips == [["INSERT", "INSERT"]] * 2
+    assert connection.fetch("SELECT array_agg(id ORDER BY id) FROM deferred", []) == [([1, 2],)]
 
 
 def test_an_error_of_what_waits_undoes_its_savepoint_alone(committed_db):

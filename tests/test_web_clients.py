@@ -1,10 +1,15 @@
 """What clients may send in ways that the server sees before the application does: in pieces, several at once, too much."""
 
 import json
+import socket
 import time
+from types import SimpleNamespace
 
 import pytest
+from gunicorn.config import Config
+from gunicorn.http.parser import RequestParser
 
+from taskpulse.web import LingeringWorker
 from tests.api_client import api
 from tests.web_role import everything, impatient_web_role, one_answer, request
 
@@ -47,6 +52,32 @@ def test_pipelined_requests_are_answered_in_order(web, member):
     found = everything(connection)
     places = [found.index(f"X-Request-ID: r{number}".encode()) for number in range(5)]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("form", ["length", "chunked"])
+def test_a_body_that_nobody_read_is_no_request(web, member, form):
+    """RFC 9112 §11.2: what follows on a kept connection would be answered to somebody else."""
+    smuggled = request("DELETE", "/api/tasks", member) * 50
+    if form == "length":
+        body = b"Content-Length: %d\r\n\r\n" % len(smuggled) + smuggled
+    else:
+        body = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(smuggled), smuggled)
+    connection = web.connect(request("POST", "/api/tasks", {"Authorization": "Bearer nobody"}).removesuffix(b"\r\n") + body)
+    assert one_answer(connection)[0] == 401
+    connection.sendall(request("GET", "/api/tasks", member))
+    assert one_answer(connection)[0] == 200
+
+
+def test_a_kept_connection_keeps_no_request():
+    worker, (client, server) = LingeringWorker.__new__(LingeringWorker), socket.socketpair()
+    with client, server:
+        conn = SimpleNamespace(parser=RequestParser(Config(), server, None))
+        for body, was_read in ((b"whole", False), (b"", True)):
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            next(conn.parser)
+            assert worker._keepalive_after(conn, True)
+            assert (conn.parser.mesg is None) is was_read
+            assert server.gettimeout() is None
 
 
 def test_chunks_that_stall_or_are_malformed_end_with_400(web, member):

@@ -1,9 +1,9 @@
 """Several statements in one round trip, by libpq's pipeline mode (PostgreSQL documentation 32.5).
 
 A transaction of a write is BEGIN, a statement for the row, one for its event, COMMIT. One by one these are four round trips,
-for each of which both sides are woken up. Two are enough where the event needs the row as PostgreSQL made it, and one where
-that is foretold (tasks/foretold.py). psycopg's cursors and its own pipeline would do it too, and cost more of the processor than
-the trips do.
+for each of which both sides are woken up. Two are enough where the event needs the row as PostgreSQL made it. Where that is
+foretold (tasks/foretold.py) one is, and neither BEGIN nor COMMIT: statements sent together are a transaction by themselves.
+psycopg's cursors and its own pipeline would do it too, and cost more of the processor than the trips do.
 """
 
 import itertools
@@ -61,7 +61,7 @@ class RoundTrips:
 
     def fetch(self, sql: str, parameters: Sequence) -> list[tuple]:
         """The rows of a statement, sent together with what waits. Raises psycopg.Error of the first that fails."""
-        return self._rows(self._send([*self._taken(), _statement(self._adapter, sql, parameters)]))
+        return self._rows(self._send([*self._begun(), *self._taken(), _statement(self._adapter, sql, parameters)]))
 
     def _rows(self, result: PGresult) -> list[tuple]:
         self._adapter.set_pgresult(result)
@@ -72,12 +72,16 @@ class RoundTrips:
     def flush(self) -> None:
         """Sends what waits: another way of sending comes next. Nothing in a transaction that failed."""
         if self._waiting and self._connection.info.transaction_status != TransactionStatus.INERROR:
-            self._send(self._taken())
+            self._send([*self._begun(), *self._taken()])
 
     def commit(self) -> None:
-        """Sends what waits, and COMMIT with it. Raises psycopg.Error: of a statement, then nothing is committed."""
-        if self._waiting or self._connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        """Sends what waits, and COMMIT with it where the transaction has begun; where it has not, what goes in one trip is
+        committed as a whole or not at all (PostgreSQL documentation 54.2.4). Raises psycopg.Error: of a statement, or of a
+        deferred constraint; nothing is committed then."""
+        if self._connection.pgconn.transaction_status != TransactionStatus.IDLE:
             self._send([*self._taken(), _COMMIT])
+        elif self._waiting:
+            self._send(self._taken())
 
     def forget(self) -> None:
         """The transaction is rolled back."""
@@ -89,17 +93,20 @@ class RoundTrips:
             self._prepared.clear()
         return self._deallocate(name)
 
+    def _begun(self) -> list[Statement]:
+        """What has to go first, since more comes in another trip."""
+        is_idle = self._connection.pgconn.transaction_status == TransactionStatus.IDLE
+        return [_BEGIN] if is_idle and not self._connection.autocommit else []
+
     def _taken(self) -> list[Statement]:
         taken, self._waiting = self._waiting, []
         return taken
 
     def _send(self, statements: list[Statement]) -> PGresult:
-        """All in one trip, the transaction's BEGIN too where it has not begun; the result of the last."""
+        """All in one trip; the result of the last."""
         connection, pgconn = self._connection, self._connection.pgconn
         if pgconn.status != ConnStatus.OK:
             raise OperationalError("the connection is closed")
-        if pgconn.transaction_status == TransactionStatus.IDLE and not connection.autocommit:
-            statements = [_BEGIN, *statements]
         pgconn.enter_pipeline_mode()
         try:
             sent = [then for statement in statements for then in self._queue(pgconn, statement)]
@@ -109,7 +116,8 @@ class RoundTrips:
             pgconn.finish()  # in the middle of a pipeline: of no use any more
             raise
         pgconn.exit_pipeline_mode()
-        for then, result in zip(sent, results, strict=True):
+        # A deferred constraint's error is a result more, after those of the statements.
+        for then, result in itertools.zip_longest(sent, results):
             if result.status == ExecStatus.FATAL_ERROR:
                 raise error_from_result(result, encoding=connection.info.encoding)
             if then is not None:
