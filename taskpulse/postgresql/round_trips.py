@@ -76,7 +76,7 @@ class RoundTrips:
 
     def commit(self) -> None:
         """Sends what waits, and COMMIT with it where the transaction has begun; where it has not, what goes in one trip is
-        committed as a whole or not at all (PostgreSQL documentation 54.2.4). Raises psycopg.Error: of a statement, or of a
+        committed as a whole or not at all (PostgreSQL documentation, "Pipelining"). Raises psycopg.Error: of a statement, or of a
         deferred constraint; nothing is committed then."""
         if self._connection.pgconn.transaction_status != TransactionStatus.IDLE:
             self._send([*self._taken(), _COMMIT])
