@@ -1,4 +1,4 @@
-"""A change whose event is written before the time of its row is known, so that row, event and COMMIT are one round trip.
+"""A change whose event is written before the time of its row is known, so that row, event and commit are one round trip.
 
 What PostgreSQL decides of a locked or a new row can be foretold, but for the time. In its place the event bears MARK, which
 PostgreSQL replaces by the row's `updated_at` as it inserts the event (tasks/outbox.py); the answer's is replaced after the commit.

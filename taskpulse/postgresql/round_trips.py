@@ -116,12 +116,15 @@ class RoundTrips:
             pgconn.finish()  # in the middle of a pipeline: of no use any more
             raise
         pgconn.exit_pipeline_mode()
-        # A deferred constraint's error is a result more, after those of the statements.
-        for then, result in itertools.zip_longest(sent, results):
-            if result.status == ExecStatus.FATAL_ERROR:
-                raise error_from_result(result, encoding=connection.info.encoding)
+        failed = next((result for result in results if result.status == ExecStatus.FATAL_ERROR), None)
+        # The error of a deferred constraint is a result more, after those of the statements.
+        for then, result in zip(sent, results, strict=failed is None):
+            if result is failed:
+                break
             if then is not None:
                 then(result)
+        if failed is not None:
+            raise error_from_result(failed, encoding=connection.info.encoding)
         return results[-1]
 
     def _queue(self, pgconn: PGconn, statement: Statement) -> Iterator[Callable[[PGresult], object] | None]:
