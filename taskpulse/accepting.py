@@ -9,7 +9,7 @@ import mmap
 import time
 from collections.abc import Iterable
 
-from gunicorn.workers.gthread import ThreadWorker
+from taskpulse.turn_taker import TurnTaker
 
 # Processes that are counted; who comes later takes what comes.
 _PLACES = 128
@@ -52,7 +52,7 @@ class Shares:
         return bytes(self._counts[:place]) + bytes(self._counts[place + 1 :])
 
 
-class EvenShare(ThreadWorker):
+class EvenShare(TurnTaker):
     """Accepts nothing for a moment while it is ahead of another process; no longer if that one took nothing: it may be stuck."""
 
     shares = Shares()

@@ -24,9 +24,11 @@ _HEAD_BYTES = 8192
 _END_OF_HEAD = b"\r\n\r\n"
 # A request up to so many bytes is awaited whole: PostgreSQL's work on it is what a thread is for.
 _AWAITED_BYTES = 65_536
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n", re.IGNORECASE)
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n")
 _LIVENESS = (b"/healthz", b"/health")
 _OTHER_PROBES = (b"/readyz", b"/ready", b"/metrics")
+# What waits for nothing but PostgreSQL, and not for long: a task is made, read or changed.
+_SHORT = re.compile(rb"(?:POST /api/tasks|(?:GET|PATCH|PUT) /api/tasks/[0-9a-fA-F-]{36})/? HTTP/1\.1\r\n")
 # The caller's own id of the request, as far as taskpulse/middleware.py takes it.
 _REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([A-Za-z0-9._:/+=@-]{1,128})[ \t]*\r\n", re.IGNORECASE)
 # Seconds; in turn, so that those who were refused together do not come back together.
@@ -38,6 +40,7 @@ class Arrived(Enum):
     END = "end"
     PART = "part of a request"
     REQUEST = "request"
+    SHORT = "a short request, whole"
     LIVENESS = "liveness probe"
     PROBE = "probe of readiness or metrics"
 
@@ -57,10 +60,18 @@ def look(connection: socket.socket) -> tuple[Arrived, bytes, int]:
     if end < 0:
         return (Arrived.PART, head, len(head) + 1) if len(head) < _HEAD_BYTES else (Arrived.REQUEST, head, 0)
     # Which kinds of requests have no body is not asked; one that says how long it is waits for that.
-    if length := _CONTENT_LENGTH.search(head, 0, end + 2):
-        whole = end + len(_END_OF_HEAD) + int(length[1])
-        if len(head) < whole <= _AWAITED_BYTES and _available(connection) < whole and not _names(head[:end], b"expect"):
-            return Arrived.PART, head, whole
+    names = head[: end + 2].lower()
+    length = _CONTENT_LENGTH.search(names)
+    whole = end + len(_END_OF_HEAD) + (int(length[1]) if length else 0)
+    if len(head) < whole <= _AWAITED_BYTES and _available(connection) < whole and b"expect" not in names:
+        return Arrived.PART, head, whole
+    if (
+        whole <= _AWAITED_BYTES
+        and _SHORT.match(head)
+        and names.count(b"content-length") == (length is not None)
+        and _ends_so(names)
+    ):
+        return Arrived.SHORT, head, 0
     # A probe with a body would keep one of the few threads for probes waiting for it.
     if head.startswith((b"GET /h", b"GET /r", b"GET /m")) and not _names(head, b"content-length", b"transfer-encoding"):
         path = head[4 : head.find(b" ", 4)].partition(b"?")[0].removesuffix(b"/")
@@ -69,6 +80,11 @@ def look(connection: socket.socket) -> tuple[Arrived, bytes, int]:
         if path in _OTHER_PROBES:
             return Arrived.PROBE, head, 0
     return Arrived.REQUEST, head, 0
+
+
+def _ends_so(names: bytes) -> bool:
+    """Whether it ends where its length says, and whoever sent it waits for nothing before."""
+    return b"transfer-encoding" not in names and b"expect" not in names and b"upgrade" not in names
 
 
 def _available(connection: socket.socket) -> int:

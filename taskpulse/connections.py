@@ -49,8 +49,20 @@ class Line:
 class Unsent:
     """Stands for a connection's socket while a thread answers: keeps what is sent, so that the thread waits for no client."""
 
+    __slots__ = ("answer", "connection")
+
     def __init__(self, connection: socket.socket):
         self.connection, self.answer = connection, bytearray()
+
+    def setblocking(self, flag: bool) -> None:
+        """The request has arrived: nothing is to be waited for."""
+
+    def recv(self, *args) -> bytes:
+        """Nothing, as at the client's end, if the parser takes the request to be longer than it looked."""
+        try:
+            return self.connection.recv(*args)
+        except BlockingIOError:
+            return b""
 
     def sendall(self, data) -> None:
         self.answer += data
@@ -101,12 +113,27 @@ class ConnectionKeeper(EvenShare):
 
     def keep(self, conn) -> None:
         """Until the client's next request, for a while. A stopping worker answers that one with `Connection: close`."""
-        conn.sock.setblocking(False)
+        if conn.sock.gettimeout() != 0:
+            conn.sock.setblocking(False)
         conn.set_timeout()
         if not self.alive:
             conn.timeout = min(conn.timeout, time.monotonic() + CLOSE_SECONDS)
         self.keepalived_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+        self.turns.expect(conn.sock.fileno(), partial(self.on_client_socket_readable, conn))
+
+    def on_client_socket_readable(self, conn, _):
+        self.keepalived_conns.remove(conn)
+        self.enqueue_req(conn)
+
+    def murder_keepalived(self, force=False):
+        """gunicorn's name: ends those whose next request did not come in time, or all."""
+        now = time.monotonic()
+        while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= now):
+            self._rest_no_more(self.keepalived_conns.popleft())
+
+    def _rest_no_more(self, conn) -> None:
+        self.turns.forget(conn.sock.fileno())
+        self._forget(conn)
 
     def deliver(self, conn, answer: bytearray, kept: bool) -> None:
         """Sends as the client takes it, for DELIVERY_SECONDS at most."""
@@ -192,11 +219,12 @@ class ConnectionKeeper(EvenShare):
 
     def _make_room(self) -> None:
         """For a new connection, which may be a probe: the longest without a request goes."""
-        line = next((line for line in (self._closing, self._delivering, self.pending_conns, self.keepalived_conns) if line), None)
-        if line is not None:
+        if line := next((line for line in (self._closing, self._delivering, self.pending_conns) if line), None):
             conn = line.popleft()
             self.poller.unregister(conn.sock)
             self._forget(conn)
+        elif self.keepalived_conns:
+            self._rest_no_more(self.keepalived_conns.popleft())
 
     def wait_for_and_dispatch_events(self, timeout):
         super().wait_for_and_dispatch_events(timeout)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from django.conf import settings
 
@@ -15,6 +16,7 @@ from taskpulse.admission import Arrived, look, refuse
 from taskpulse.connections import ConnectionKeeper, Unsent, has_read_ahead
 from taskpulse.lingering import Lingering
 from taskpulse.metrics import WEB_REFUSED
+from taskpulse.pace import Pace
 from taskpulse.processors import Room
 
 # Seconds for which a thread waits for the next request of those that it and others answered. Longer than a busy client takes.
@@ -24,8 +26,6 @@ _LINGER = 0.002
 _LINGERING_A_THREAD, _LONGEST_LINGER = 4, 0.1
 # Seconds after which a request is not counted: it waits for something else.
 _LONG = 0.02
-# The share of a new measurement in the average time of a request, and its first value in seconds.
-_WEIGHT, _FIRST_SECONDS = 1 / 16, 0.005
 # Seconds without a refusal after which an overload is over.
 _CALM = 5.0
 
@@ -47,9 +47,11 @@ class LingeringWorker(ConnectionKeeper):
         self._waiting: deque[tuple[Future, float]] = deque()
         # By thread that is not at rest: when its request began, and whose it is; None while it waits for one.
         self._at_work: dict[int, tuple[float, object] | None] = {}
+        # By connection whose request has a turn: since when.
+        self._in_turn: dict[object, float] = {}
         self._room = Room(self.cfg.threads)
-        self._seconds = _FIRST_SECONDS
         self._longest_wait = settings.WEB_QUEUE_MS / 1000
+        self._pace, self._turns_pace = Pace(self.cfg.threads, self._longest_wait), Pace(self.cfg.threads, self._longest_wait)
         self._refused, self._refused_at = 0, 0.0
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
@@ -75,8 +77,7 @@ class LingeringWorker(ConnectionKeeper):
         try:
             kept = super().handle(conn) is True
         finally:
-            # A long one (an export, a wait for the log) is rare and says nothing of the next: it counts as much as a wait may.
-            self._seconds += (min(time.monotonic() - began, self._longest_wait) - self._seconds) * _WEIGHT
+            self._pace.took(time.monotonic() - began)
             lingers = kept and self.alive and not self.cfg.is_ssl and not has_read_ahead(conn) and self._lingering.add(conn)
             if not lingers:
                 self.method_queue.defer(self._answered, conn, kept)
@@ -117,8 +118,32 @@ class LingeringWorker(ConnectionKeeper):
         for conn in self._lingering.take_back():
             self.method_queue.defer(self.keep, conn)
 
-    def handle_probe(self, conn) -> tuple[bytearray, bool]:
-        """The answer, for the main thread to send, and whether the connection is kept."""
+    def serve_in_turn(self, conn) -> tuple:
+        self._in_turn[conn] = time.monotonic()
+        return conn, *self.handle_whole(conn)
+
+    def finish_turn(self, conn, answer: bytearray, kept: bool) -> None:
+        self._turns_pace.took(time.monotonic() - self._in_turn.pop(conn))
+        if self._send(conn, answer):
+            self._answered(conn, kept)
+        else:
+            self._submit(self.tpool, partial(self._send_rest, answer, kept), conn, self.finish_request)
+
+    def _send_rest(self, answer: bytearray, kept: bool, conn) -> None:
+        """In a thread: the client is slower than the network holds."""
+        thread = threading.get_ident()
+        self._at_work[thread] = time.monotonic(), conn
+        try:
+            conn.sock.setblocking(True)
+            conn.sock.sendall(answer)
+        except OSError:
+            kept = False
+        finally:
+            del self._at_work[thread]
+            self.method_queue.defer(self._answered, conn, kept)
+
+    def handle_whole(self, conn) -> tuple[bytearray, bool]:
+        """The answer to a request that has arrived, for the main thread to send, and whether the connection is kept."""
         conn.sock = unsent = Unsent(conn.sock)
         try:
             kept = super().handle(conn)
@@ -128,10 +153,15 @@ class LingeringWorker(ConnectionKeeper):
 
     def admit(self, conn, arrived: Arrived) -> None:
         if arrived is Arrived.LIVENESS:
-            self._submit(self._liveness, self.handle_probe, conn, self.finish_probe)
+            self._submit(self._liveness, self.handle_whole, conn, self.finish_probe)
         elif arrived is Arrived.PROBE:
-            self._submit(self._readiness, self.handle_probe, conn, self.finish_probe)
-        elif self._is_overloaded(time.monotonic()):
+            self._submit(self._readiness, self.handle_whole, conn, self.finish_probe)
+        elif arrived is Arrived.SHORT:
+            if self._turns_pace.is_too_long(self.turns.line):
+                self._refuse(conn)
+            else:
+                self.turns.submit(conn)
+        elif self._is_overloaded():
             self._refuse(conn)
         else:
             self._waiting.append((self._submit(self.tpool, self.handle, conn, self.finish_request), time.monotonic()))
@@ -141,24 +171,24 @@ class LingeringWorker(ConnectionKeeper):
         future.add_done_callback(lambda done: self.method_queue.defer(finish, conn, done))
         return future
 
-    def _is_overloaded(self, now: float) -> bool:
-        """Whether a request that comes now would wait too long, by what waits before it and what one took lately; or
-        whether the first that waits does so already, since the threads are stuck."""
+    def _is_overloaded(self) -> bool:
+        """Whether a request that comes now would wait too long for a thread."""
         while self._waiting and (self._waiting[0][0].running() or self._waiting[0][0].done()):
             self._waiting.popleft()
-        if not self._waiting:
-            return False
-        expected = len(self._waiting) * self._seconds / self.cfg.threads
-        return expected > self._longest_wait or now - self._waiting[0][1] > self._longest_wait
+        return self._pace.is_too_long(self._waiting)
 
-    def _shed(self, now: float) -> None:
-        """Refuses what has waited twice as long as it should: the threads became slower meanwhile."""
-        while self._is_overloaded(now) and now - self._waiting[0][1] > 2 * self._longest_wait:
+    def _shed(self) -> None:
+        """Refuses what has waited twice as long as it should: the threads, or the turns, became slower meanwhile."""
+        before = time.monotonic() - 2 * self._longest_wait
+        while self._is_overloaded() and self._waiting[0][1] < before:
             self._waiting.popleft()[0].cancel()  # finish_request() comes, unless a thread was faster
+        while self._turns_pace.is_too_long(self.turns.line) and self.turns.line[0][1] < before:
+            self._refuse(self.turns.line.popleft()[0])
 
     def _refuse(self, conn) -> None:
         if not self._refused:
-            self.log.warning("overload: %d requests wait, more are refused until fewer do", len(self._waiting))
+            waiting = len(self._waiting) + len(self.turns.line)
+            self.log.warning("overload: %d requests wait, more are refused until fewer do", waiting)
         self._refused += 1
         self._refused_at = time.monotonic()
         WEB_REFUSED.inc()
@@ -181,9 +211,10 @@ class LingeringWorker(ConnectionKeeper):
             self.close(conn)
 
     def wait_for_and_dispatch_events(self, timeout):
-        super().wait_for_and_dispatch_events(min(timeout, _LONGEST_LINGER / 2) if self._at_work or self._waiting else timeout)
-        if self._waiting:
-            self._shed(time.monotonic())
+        is_busy = self._at_work or self._waiting or self.turns.line
+        super().wait_for_and_dispatch_events(min(timeout, _LONGEST_LINGER / 2) if is_busy else timeout)
+        if self._waiting or self.turns.line:
+            self._shed()
         for conn in self._lingering.take_back(_LONGEST_LINGER if self.alive else 0.0):
             self.keep(conn)
 
@@ -195,12 +226,19 @@ class LingeringWorker(ConnectionKeeper):
             self.log.info("the overload is over, %d requests were refused", self._refused)
             self._refused = 0
         self._room.look()
+        self.turns.end_waits(now)
+        for conn, began in self._in_turn.items():
+            if now - began > settings.WEB_REQUEST_SECONDS:
+                self._end(conn)
         for began, conn in filter(None, list(self._at_work.values())):
             if now - began > settings.WEB_REQUEST_SECONDS:
-                self.log.info("a request takes longer than %d s, its connection is closed", settings.WEB_REQUEST_SECONDS)
-                _shut(conn.sock, socket.SHUT_RDWR)
+                self._end(conn)
             elif now - began > settings.WEB_BODY_SECONDS:
                 _shut(conn.sock, socket.SHUT_RD)
+
+    def _end(self, conn) -> None:
+        self.log.info("a request takes longer than %d s, its connection is closed", settings.WEB_REQUEST_SECONDS)
+        _shut(conn.sock, socket.SHUT_RDWR)
 
 
 def _shut(connection: socket.socket, how: int) -> None:

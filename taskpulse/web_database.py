@@ -14,6 +14,8 @@ from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
 from django.db.backends.signals import connection_created
 
+from taskpulse import turns
+
 # Seconds that a connection may take (the least that libpq knows), and that PostgreSQL's own limit gets to arrive here.
 CONNECT_SECONDS, _GRACE = 2, 2.0
 # A process that hangs in a transaction holds its locks for at most so many milliseconds.
@@ -60,7 +62,9 @@ def wait_at_most(driver: psycopg.Connection, seconds: float) -> None:
 
 def _wait(driver, wait, seconds: float, generator, **options):
     try:
+        if (turn := turns.current()) is not None:
+            return turn.wait(driver.pgconn.socket, generator, options.get("timeout", seconds))
         return wait(generator, **{"timeout": seconds, **options})
-    except psycopg.errors._WaitTimeout:
+    except (psycopg.errors._WaitTimeout, TimeoutError):
         driver.pgconn.finish()  # in the middle of an answer: of no use any more
         raise psycopg.OperationalError(f"PostgreSQL answered nothing for {seconds:.0f} s") from None

@@ -2,8 +2,10 @@
 
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from django.db import connection
 
@@ -70,13 +72,21 @@ def test_relay_and_consumer_hold_as_many_connections_as_is_said(committed_db, to
 
 
 def test_a_web_process_holds_as_many_connections_as_is_said(committed_db, tmp_path):
-    (holds,) = told(r"\| (\d) for each web process \(8 threads, and readiness\)")
-    assert (holds,) == told(r"Each web process\s+holds at most (\d) connections")
-    member = api("member").headers
-    before = sessions()
-    with web_role(tmp_path, WEB_CONCURRENCY="1") as web, ThreadPoolExecutor(32) as clients:
-        for _ in range(20):
-            asked = [clients.submit(web.call, "GET", "/api/tasks", None, member) for _ in range(64)]
-            assert web.status("/readyz") == 200
-            assert {one.result()[0] for one in asked} <= {200, 503}
-        assert len(sessions() - before) == holds
+    (holds,) = told(r"\| (\d+) for each web process \(8 turns, 8 threads, and readiness\)")
+    assert (holds,) == told(r"Each web process\s+holds at most (\d+) connections")
+    program = api("member")
+    paths = ["/api/tasks", f"/api/tasks/{program.create()['id']}"]
+    with (
+        web_role(tmp_path, WEB_CONCURRENCY="1") as web,
+        psycopg.connect(committed_db) as other,
+        ThreadPoolExecutor(2 * 20) as clients,
+    ):
+        before = sessions() - {own for (own,) in other.execute("SELECT pg_backend_pid()")}
+        other.execute("LOCK TABLE tasks_task IN ACCESS EXCLUSIVE MODE")
+        asked = [clients.submit(web.call, "GET", path, None, program.headers) for path in paths * 20]
+        until(lambda: len(sessions() - before) == holds, "as many wait as may, and readiness and the lock have one each")
+        assert web.status("/readyz") == 200
+        time.sleep(0.3)
+        assert len(sessions() - before) == holds + 1
+        other.rollback()
+        assert {one.result()[0] for one in asked} <= {200, 503}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC
 from time import perf_counter
 
+from django.db import connections
 from django.db.backends.postgresql import base
 from django.db.backends.utils import debug_transaction
 from django_prometheus.db import (
@@ -22,6 +23,7 @@ from django_prometheus.db import (
 )
 from psycopg.pq import TransactionStatus
 
+from taskpulse import turns
 from taskpulse.postgresql.round_trips import RoundTrips
 from taskpulse.postgresql.timestamps import UtcLoader
 
@@ -91,6 +93,24 @@ class DatabaseWrapper(base.DatabaseWrapper):
         parameters = super().get_connection_params()
         parameters["cursor_factory"] = _metered(parameters["cursor_factory"], _meter(self.alias, self.vendor))
         return parameters
+
+    def connect(self):
+        """Not in a turn: a server that is away is waited for, and so is the look for its address."""
+        if turns.current() is None:
+            super().connect()
+            return
+        self.inc_thread_sharing()
+        try:
+            turns.elsewhere(self._connect_there)
+        finally:
+            self.dec_thread_sharing()
+
+    def _connect_there(self):
+        connections[self.alias] = self  # who is told of it asks for the connection by its name
+        try:
+            super().connect()
+        finally:
+            del connections[self.alias]
 
     def get_new_connection(self, conn_params):
         connections_total.labels(self.alias, self.vendor).inc()

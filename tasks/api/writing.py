@@ -2,13 +2,13 @@
 problems."""
 
 import random
-import time
 
 from django.db import DataError, IntegrityError, OperationalError, transaction
 from django.http import HttpResponse
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from taskpulse import turns
 from taskpulse.errors import InvalidBody, Problem
 from tasks import context, transitions
 from tasks.api import idempotency, preconditions, queries, validation
@@ -41,7 +41,7 @@ def answer(request, write) -> HttpResponse:
         except OperationalError as error:
             if getattr(error.__cause__, "sqlstate", None) not in _AGAIN or attempt == _TRIES:
                 raise
-            time.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 (spreading load, not a secret)
+            turns.pause(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 (spreading load, not a secret)
         except StaleObjectError:
             if attempt == _TRIES:
                 raise

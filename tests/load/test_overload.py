@@ -14,7 +14,7 @@ from tests.web_role import Clients, one_answer, request, web_role
 
 @pytest.fixture
 def slow_creation(committed_db):
-    """Each task takes 50 ms to create, without a processor: eight threads create about 150 a second."""
+    """Each task takes 50 ms to create, without a processor: eight turns create about 150 a second."""
     with psycopg.connect(committed_db, autocommit=True) as database:
         database.execute(
             "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END'"
@@ -31,7 +31,7 @@ def probe_until(probes: list, web, seconds: float) -> None:
 
 
 def test_with_many_times_its_load_it_answers_in_time_or_refuses_at_once(slow_creation, tmp_path):
-    """300 clients at once and 8 threads: without a bound each would wait two seconds, probes too."""
+    """300 clients at once and 8 turns: without a bound each would wait two seconds, probes too."""
     member = api("member").headers
     create = request("POST", "/api/tasks", member, {"title": "one of many"})
     with web_role(tmp_path, WEB_CONCURRENCY="1", TASKPULSE_WEB_QUEUE_MS="300") as web:
@@ -60,7 +60,7 @@ def test_a_refused_read_keeps_its_connection_and_a_refused_write_does_not(commit
     program = api("member")
     key = program.create()["id"]
     change = request("PATCH", f"/api/tasks/{key}", program.headers, {"title": "second"})
-    read = request("GET", "/api/tasks", program.headers)
+    read = request("GET", f"/api/tasks/{key}", program.headers)
     with (
         # The time for a lock counts twice, for a waiter's turn and for the row: the one for a statement is not to come first.
         web_role(
@@ -114,6 +114,6 @@ def test_a_few_long_requests_are_no_overload(slow_creation, tmp_path):
             began = time.monotonic()
             status, _, _ = web.call("GET", f"/api/tasks/{key}/audited", headers={**program.headers, "Prefer": "wait=1"})
             assert (status, time.monotonic() - began > 0.9) == (200, True)
-        # Three turns of eight threads, 50 ms each.
+        # Eight at once, three times, 50 ms each.
         answers = [one_answer(connection)[0] for connection in [web.connect(create) for _ in range(24)]]
         assert answers == [201] * 24

@@ -28,7 +28,7 @@ def program(own_postgres):
 def test_a_thousand_connections_at_once_make_one_task(program, tmp_path):
     """The server refuses what it could not answer in time; who comes again when told is answered, and it is done once."""
     (one,) = creations(program.headers, 1)
-    with web_role(tmp_path) as web:
+    with web_role(tmp_path, TASKPULSE_WEB_QUEUE_MS="50") as web:
         wait_until(lambda: len(web.workers()) == 2, 10, "both workers run")
         answers, refusals = send_at_once(web.port, one, 1_000)
     connection.close()
