@@ -47,7 +47,8 @@ class Line:
 
 
 class Unsent:
-    """Stands for a connection's socket while a thread answers: keeps what is sent, so that the thread waits for no client."""
+    """Stands for a connection's socket while a request is served that has arrived: sends what the network takes at once, and keeps
+    the rest, so that nobody waits for the client."""
 
     __slots__ = ("answer", "connection")
 
@@ -64,7 +65,10 @@ class Unsent:
         except BlockingIOError:
             return b""
 
-    def sendall(self, data) -> None:
+    def sendall(self, data: bytes) -> None:
+        if not self.answer:
+            with contextlib.suppress(BlockingIOError):
+                data = data[self.connection.send(data) :]
         self.answer += data
 
     def __getattr__(self, name: str):
@@ -153,6 +157,8 @@ class ConnectionKeeper(EvenShare):
 
     def _send(self, conn, answer: bytearray) -> bool:
         """Whether nothing is left to be sent. What fails is found by the close that follows."""
+        if not answer:
+            return True
         try:
             del answer[: conn.sock.send(answer)]
         except BlockingIOError:

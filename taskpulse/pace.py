@@ -24,3 +24,7 @@ class Pace:
         if not waiting:
             return False
         return len(waiting) * self._seconds / self._at_once > self._longest_wait or monotonic() - waiting[0][1] > self._longest_wait
+
+    def is_overdue(self, waiting: Sequence[tuple[object, float]]) -> bool:
+        """Whether the first waits twice as long as it should: those that are served became slower meanwhile."""
+        return monotonic() - waiting[0][1] > 2 * self._longest_wait

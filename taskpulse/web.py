@@ -1,7 +1,6 @@
 """The web role's worker: gunicorn's threads, as few of them at work as there is use for, a bounded queue before them, and an end to
 what holds one too long."""
 
-import contextlib
 import socket
 import threading
 import time
@@ -13,11 +12,12 @@ from django.conf import settings
 
 from taskpulse import drain
 from taskpulse.admission import Arrived, look, refuse
-from taskpulse.connections import ConnectionKeeper, Unsent, has_read_ahead
+from taskpulse.connections import has_read_ahead
 from taskpulse.lingering import Lingering
 from taskpulse.metrics import WEB_REFUSED
 from taskpulse.pace import Pace
 from taskpulse.processors import Room
+from taskpulse.short_requests import ShortRequests, shut
 
 # Seconds for which a thread waits for the next request of those that it and others answered. Longer than a busy client takes.
 _LINGER = 0.002
@@ -30,7 +30,7 @@ _LONG = 0.02
 _CALM = 5.0
 
 
-class LingeringWorker(ConnectionKeeper):
+class LingeringWorker(ShortRequests):
     """After an answer, a thread goes on to whichever lingering connection has a request first.
 
     gunicorn gives a kept connection back to its main thread after each answer and takes a thread anew for the next
@@ -47,11 +47,8 @@ class LingeringWorker(ConnectionKeeper):
         self._waiting: deque[tuple[Future, float]] = deque()
         # By thread that is not at rest: when its request began, and whose it is; None while it waits for one.
         self._at_work: dict[int, tuple[float, object] | None] = {}
-        # By connection whose request has a turn: since when.
-        self._in_turn: dict[object, float] = {}
         self._room = Room(self.cfg.threads)
-        self._longest_wait = settings.WEB_QUEUE_MS / 1000
-        self._pace, self._turns_pace = Pace(self.cfg.threads, self._longest_wait), Pace(self.cfg.threads, self._longest_wait)
+        self._pace = Pace(self.cfg.threads, settings.WEB_QUEUE_MS / 1000)
         self._refused, self._refused_at = 0, 0.0
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
@@ -118,19 +115,10 @@ class LingeringWorker(ConnectionKeeper):
         for conn in self._lingering.take_back():
             self.method_queue.defer(self.keep, conn)
 
-    def serve_in_turn(self, conn) -> tuple:
-        self._in_turn[conn] = time.monotonic()
-        return conn, *self.handle_whole(conn)
+    def send_rest(self, conn, answer: bytearray, kept: bool) -> None:
+        self._submit(self.tpool, partial(self._send_in_thread, answer, kept), conn, self.finish_request)
 
-    def finish_turn(self, conn, answer: bytearray, kept: bool) -> None:
-        self._turns_pace.took(time.monotonic() - self._in_turn.pop(conn))
-        if self._send(conn, answer):
-            self._answered(conn, kept)
-        else:
-            self._submit(self.tpool, partial(self._send_rest, answer, kept), conn, self.finish_request)
-
-    def _send_rest(self, answer: bytearray, kept: bool, conn) -> None:
-        """In a thread: the client is slower than the network holds."""
+    def _send_in_thread(self, answer: bytearray, kept: bool, conn) -> None:
         thread = threading.get_ident()
         self._at_work[thread] = time.monotonic(), conn
         try:
@@ -142,25 +130,14 @@ class LingeringWorker(ConnectionKeeper):
             del self._at_work[thread]
             self.method_queue.defer(self._answered, conn, kept)
 
-    def handle_whole(self, conn) -> tuple[bytearray, bool]:
-        """The answer to a request that has arrived, for the main thread to send, and whether the connection is kept."""
-        conn.sock = unsent = Unsent(conn.sock)
-        try:
-            kept = super().handle(conn)
-        finally:
-            conn.sock = unsent.connection
-        return unsent.answer, kept is True
-
     def admit(self, conn, arrived: Arrived) -> None:
         if arrived is Arrived.LIVENESS:
             self._submit(self._liveness, self.handle_whole, conn, self.finish_probe)
         elif arrived is Arrived.PROBE:
             self._submit(self._readiness, self.handle_whole, conn, self.finish_probe)
         elif arrived is Arrived.SHORT:
-            if self._turns_pace.is_too_long(self.turns.line):
+            if not self.take_turn(conn):
                 self._refuse(conn)
-            else:
-                self.turns.submit(conn)
         elif self._is_overloaded():
             self._refuse(conn)
         else:
@@ -179,11 +156,10 @@ class LingeringWorker(ConnectionKeeper):
 
     def _shed(self) -> None:
         """Refuses what has waited twice as long as it should: the threads, or the turns, became slower meanwhile."""
-        before = time.monotonic() - 2 * self._longest_wait
-        while self._is_overloaded() and self._waiting[0][1] < before:
+        while self._is_overloaded() and self._pace.is_overdue(self._waiting):
             self._waiting.popleft()[0].cancel()  # finish_request() comes, unless a thread was faster
-        while self._turns_pace.is_too_long(self.turns.line) and self.turns.line[0][1] < before:
-            self._refuse(self.turns.line.popleft()[0])
+        for conn in self.overdue():
+            self._refuse(conn)
 
     def _refuse(self, conn) -> None:
         if not self._refused:
@@ -226,22 +202,8 @@ class LingeringWorker(ConnectionKeeper):
             self.log.info("the overload is over, %d requests were refused", self._refused)
             self._refused = 0
         self._room.look()
-        self.turns.end_waits(now)
-        for conn, began in self._in_turn.items():
-            if now - began > settings.WEB_REQUEST_SECONDS:
-                self._end(conn)
         for began, conn in filter(None, list(self._at_work.values())):
             if now - began > settings.WEB_REQUEST_SECONDS:
-                self._end(conn)
+                self.end(conn)
             elif now - began > settings.WEB_BODY_SECONDS:
-                _shut(conn.sock, socket.SHUT_RD)
-
-    def _end(self, conn) -> None:
-        self.log.info("a request takes longer than %d s, its connection is closed", settings.WEB_REQUEST_SECONDS)
-        _shut(conn.sock, socket.SHUT_RDWR)
-
-
-def _shut(connection: socket.socket, how: int) -> None:
-    # The thread may have ended with it just now.
-    with contextlib.suppress(OSError):
-        connection.shutdown(how)
+                shut(conn.sock, socket.SHUT_RD)
