@@ -14,6 +14,7 @@ import pytest
 from psycopg.waiting import Ready, Wait
 
 from taskpulse import turns
+from taskpulse.admission import Arrived, look
 from taskpulse.turns import PerTurn, Turns
 from tasks.outbox import OutboxEvent
 from tests.api_client import api
@@ -216,6 +217,53 @@ def test_each_turn_has_attributes_of_its_own(servers):
     assert own.name == "outside"
     with pytest.raises(AttributeError):
         own.other  # noqa: B018 (its error is what is asked)
+
+
+# ---- which requests those are
+
+KEY = "01a22aa8-cc5b-7804-9f94-9d50bd3a7224"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "arrived"),
+    [
+        (f"GET /api/tasks/{KEY}", "", Arrived.SHORT),
+        (f"GET /api/tasks/{KEY}/", "", Arrived.SHORT),
+        ("POST /api/tasks", "{}", Arrived.SHORT),
+        (f"PATCH /api/tasks/{KEY}", "{}", Arrived.SHORT),
+        (f"PUT /api/tasks/{KEY}", "{}", Arrived.SHORT),
+        ("POST /api/tasks", "x" * 60_000, Arrived.SHORT),
+        # It would have to be waited for, or what comes of it is long.
+        ("POST /api/tasks", "x" * 70_000, Arrived.REQUEST),
+        ("GET /api/tasks", "", Arrived.REQUEST),
+        ("POST /api/tasks/bulk", "{}", Arrived.REQUEST),
+        (f"GET /api/tasks/{KEY}/audited", "", Arrived.REQUEST),
+        (f"GET /api/tasks/{KEY}?expand=subtasks", "", Arrived.REQUEST),
+        (f"DELETE /api/tasks/{KEY}", "", Arrived.REQUEST),
+        ("GET /admin/", "", Arrived.REQUEST),
+    ],
+)
+def test_short_is_what_has_arrived_and_waits_for_postgresql_alone(head, body, arrived):
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+    assert _seen(f"{head} HTTP/1.1\r\nHost: x\r\n{length}\r\n{body}") is arrived
+
+
+@pytest.mark.parametrize(
+    "more", ["Transfer-Encoding: chunked", "Expect: 100-continue", "Content-Length: 4000", "content-length: 2", "Upgrade: h2c"]
+)
+def test_what_somebody_could_take_to_be_longer_is_not_short(more):
+    assert _seen(f"POST /api/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n{more}\r\n\r\n{{}}") is not Arrived.SHORT
+
+
+def test_a_body_that_is_not_there_yet_is_waited_for():
+    assert _seen("POST /api/tasks HTTP/1.1\r\nHost: x\r\ncontent-length: 3\r\n\r\n{}") is Arrived.PART
+
+
+def _seen(sent: str) -> Arrived:
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        theirs.sendall(sent.encode())
+        return look(ours)[0]
 
 
 # ---- in the web role
