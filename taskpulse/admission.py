@@ -1,4 +1,4 @@
-"""What the web role's main thread sees of a request before a thread is given to it, and how it refuses one.
+"""What the web role's main thread sees of a request before it is served, by a thread or in a turn, and how it refuses one.
 
 It looks at what has arrived without taking it (recv(2), MSG_PEEK): a request whose head or small body is not whole yet
 waits at no thread's expense, a probe has threads of its own, and a refusal costs no thread at all.
@@ -29,6 +29,8 @@ _LIVENESS = (b"/healthz", b"/health")
 _OTHER_PROBES = (b"/readyz", b"/ready", b"/metrics")
 # What waits for nothing but PostgreSQL, and not for long: a task is made, read or changed.
 _SHORT = re.compile(rb"(?:POST /api/tasks|(?:GET|PATCH|PUT) /api/tasks/[0-9a-fA-F-]{36})/? HTTP/1\.1\r\n")
+# A request that names one of these may not end where its length says, or its sender waits for something before.
+_ENDS_OTHERWISE = (b"transfer-encoding", b"expect", b"upgrade")
 # The caller's own id of the request, as far as taskpulse/middleware.py takes it.
 _REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([A-Za-z0-9._:/+=@-]{1,128})[ \t]*\r\n", re.IGNORECASE)
 # Seconds; in turn, so that those who were refused together do not come back together.
@@ -65,12 +67,8 @@ def look(connection: socket.socket) -> tuple[Arrived, bytes, int]:
     whole = end + len(_END_OF_HEAD) + (int(length[1]) if length else 0)
     if len(head) < whole <= _AWAITED_BYTES and _available(connection) < whole and b"expect" not in names:
         return Arrived.PART, head, whole
-    if (
-        whole <= _AWAITED_BYTES
-        and _SHORT.match(head)
-        and names.count(b"content-length") == (length is not None)
-        and _ends_so(names)
-    ):
+    ends_so = names.count(b"content-length") == (length is not None) and not _names(names, *_ENDS_OTHERWISE)
+    if whole <= _AWAITED_BYTES and ends_so and _SHORT.match(head):
         return Arrived.SHORT, head, 0
     # A probe with a body would keep one of the few threads for probes waiting for it.
     if head.startswith((b"GET /h", b"GET /r", b"GET /m")) and not _names(head, b"content-length", b"transfer-encoding"):
@@ -80,11 +78,6 @@ def look(connection: socket.socket) -> tuple[Arrived, bytes, int]:
         if path in _OTHER_PROBES:
             return Arrived.PROBE, head, 0
     return Arrived.REQUEST, head, 0
-
-
-def _ends_so(names: bytes) -> bool:
-    """Whether it ends where its length says, and whoever sent it waits for nothing before."""
-    return b"transfer-encoding" not in names and b"expect" not in names and b"upgrade" not in names
 
 
 def _available(connection: socket.socket) -> int:

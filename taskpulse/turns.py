@@ -48,8 +48,10 @@ class Turn(greenlet):
             while True:
                 self.waits_for = number, until
                 self._turns.expect(number, partial(self._turns.resume, self), wanted)
-                ready = self.parent.switch(None)
-                self.waits_for = None
+                try:
+                    ready = self.parent.switch(None)
+                finally:
+                    self.waits_for = None
                 wanted = generator.send(ready)
         except StopIteration as end:
             return end.value
@@ -68,7 +70,7 @@ class Turns:
         """A turn calls `serve(job)` and `finish(*what it returned)` is called outside of it; neither may raise. `defer` calls
         a function with arguments in this thread."""
         self.serve, self.finish, self.defer = serve, finish, defer
-        # What no turn was free for, oldest first, with the time by the monotonic clock.
+        # What waits for a turn, oldest first, since when by the monotonic clock.
         self.line: deque[tuple[object, float]] = deque()
         self.threads = ThreadPoolExecutor(most, "elsewhere")
         self._turns = [Turn(self) for _ in range(most)]
@@ -107,7 +109,11 @@ class Turns:
             self.resume(self._free.pop(), self.line.popleft()[0])
 
     def resume(self, turn: Turn, value=None) -> None:
-        if (done := turn.switch(value)) is not None:
+        self._left(turn, turn.switch(value))
+
+    def _left(self, turn: Turn, done: tuple | None) -> None:
+        """It waits, or its job is done."""
+        if done is not None:
             self._free.append(turn)
             self.finish(*done)
 
@@ -116,10 +122,7 @@ class Turns:
         for turn in self._turns:
             if turn.waits_for is not None and turn.waits_for[1] < now:
                 self.forget(turn.waits_for[0])
-                turn.waits_for = None
-                if (done := turn.throw(TimeoutError("no answer in time"))) is not None:
-                    self._free.append(turn)
-                    self.finish(*done)
+                self._left(turn, turn.throw(TimeoutError("no answer in time")))
 
 
 class PerTurn:

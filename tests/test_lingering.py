@@ -4,7 +4,6 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,7 @@ from taskpulse import processors
 from taskpulse.lingering import Lingering
 from taskpulse.processors import Processors, Room
 from tests.api_client import api
-from tests.web_role import one_answer, request, web_role
+from tests.web_role import nanoseconds_by_thread, one_answer, request, web_role
 
 
 class Pair:
@@ -126,17 +125,12 @@ def test_one_thread_serves_clients_that_take_turns(committed_db, tmp_path):
         (worker,) = web.workers()
         kept = [web.connect() for _ in range(8)]
 
-        def used() -> dict[str, int]:
-            """Nanoseconds of processor time by thread (Documentation/scheduler/sched-stats.rst)."""
-            tasks = Path(f"/proc/{worker.pid}/task").iterdir()
-            return {task.name: int((task / "schedstat").read_text().split()[0]) for task in tasks}
-
         def share_of_the_busiest() -> float:
-            before = used()
+            before = nanoseconds_by_thread(worker)
             for connection in kept * 3:
                 connection.sendall(read)
                 assert one_answer(connection)[0] == 200
-            took = [nanoseconds - before.get(thread, 0) for thread, nanoseconds in used().items()]
+            took = [nanoseconds - before.get(thread, 0) for thread, nanoseconds in nanoseconds_by_thread(worker).items()]
             return max(took) / sum(took)
 
         # Where the machine makes a client pause for longer than a thread waits, another one may be the next.

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from contextvars import ContextVar
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,10 +14,11 @@ from psycopg.waiting import Ready, Wait
 
 from taskpulse import turns
 from taskpulse.admission import Arrived, look
+from taskpulse.connections import Unsent
 from taskpulse.turns import PerTurn, Turns
 from tasks.outbox import OutboxEvent
 from tests.api_client import api
-from tests.web_role import everything, impatient_web_role, one_answer, request, web_role
+from tests.web_role import everything, impatient_web_role, make_creations_slow, nanoseconds_by_thread, one_answer, request, web_role
 
 
 class Server:
@@ -189,6 +189,19 @@ def test_what_fails_elsewhere_fails_in_the_turn():
     assert loop.finished == ["ZeroDivisionError('division by zero')"]
 
 
+def test_what_is_elsewhere_has_the_context_of_its_turn():
+    loop, told = Loop(1), ContextVar("told")
+
+    def job():
+        told.set("by the turn")
+        return turns.elsewhere(told.get)
+
+    loop.run(job)
+    while not loop.look():
+        time.sleep(0.01)
+    assert loop.finished == ["by the turn"]
+
+
 def test_without_a_turn_nothing_is_elsewhere():
     assert turns.current() is None
     assert turns.elsewhere(threading.get_ident) == threading.get_ident()
@@ -266,16 +279,28 @@ def _seen(sent: str) -> Arrived:
         return look(ours)[0]
 
 
+def test_nobody_waits_for_a_client():
+    """What the network does not take is kept, in order; what has not arrived does not come."""
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        ours.setblocking(False)
+        unsent, sent = Unsent(ours), bytes(range(256)) * 20_000
+        assert unsent.recv(100) == b""
+        unsent.sendall(sent)
+        unsent.sendall(b"end")
+        assert 0 < len(unsent.answer) < len(sent)
+        taken = b""
+        while len(taken) + len(unsent.answer) < len(sent) + 3:
+            taken += theirs.recv(1_000_000)
+        assert taken + unsent.answer == sent + b"end"
+
+
 # ---- in the web role
 
 
 @pytest.fixture
 def slow_creation(committed_db):
-    with psycopg.connect(committed_db, autocommit=True) as database:
-        database.execute(
-            "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NEW; END'"
-        )
-        database.execute("CREATE TRIGGER a_slowly BEFORE INSERT ON tasks_task FOR EACH ROW EXECUTE FUNCTION slowly()")
+    make_creations_slow(committed_db, 1)
 
 
 def test_creations_take_turns_each_with_its_own_actor_and_request(slow_creation, tmp_path):
@@ -301,19 +326,13 @@ def test_the_main_thread_serves_short_requests(committed_db, tmp_path):
         (worker,) = web.workers()
         kept = [web.connect() for _ in range(8)]
 
-        def used() -> dict[str, int]:
-            """Nanoseconds of processor time by thread (Documentation/scheduler/sched-stats.rst)."""
-            return {
-                task.name: int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{worker.pid}/task").iterdir()
-            }
-
         def share_of_the_main_thread() -> float:
-            before = used()
+            before = nanoseconds_by_thread(worker)
             for connection in kept:
                 connection.sendall(read)
             for connection in kept:
                 assert one_answer(connection)[0] == 200
-            took = {thread: nanoseconds - before.get(thread, 0) for thread, nanoseconds in used().items()}
+            took = {thread: nanoseconds - before.get(thread, 0) for thread, nanoseconds in nanoseconds_by_thread(worker).items()}
             return took[str(worker.pid)] / sum(took.values())
 
         assert any(share_of_the_main_thread() > 0.95 for _ in range(50))
@@ -324,13 +343,7 @@ def test_who_does_not_read_a_short_answer_holds_no_turn(committed_db, tmp_path):
     program = api("member")
     key = program.create(description="ä" * 20_000)["id"]
     with impatient_web_role(tmp_path) as web:
-        unread = []
-        for _ in range(10):
-            connection = socket.socket()
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-            connection.settimeout(5)
-            connection.connect(("127.0.0.1", web.port))
-            unread.append(connection)
+        unread = [web.connect_without_reading(5) for _ in range(10)]
         read = request("GET", f"/api/tasks/{key}", program.headers)
         for connection in unread:
             for _ in range(100):  # until what is between them is full
@@ -357,14 +370,13 @@ def test_a_short_request_that_takes_too_long_loses_its_connection_and_no_other(c
         assert web.call("GET", f"/api/tasks/{key}", headers=program.headers)[0] == 200
 
 
-def test_what_is_elsewhere_has_the_context_of_its_turn():
-    loop, told = Loop(1), ContextVar("told")
-
-    def job():
-        told.set("by the turn")
-        return turns.elsewhere(told.get)
-
-    loop.run(job)
-    while not loop.look():
-        time.sleep(0.01)
-    assert loop.finished == ["by the turn"]
+def test_while_a_connection_to_postgresql_is_made_the_main_thread_goes_on(committed_db, tmp_path, monkeypatch):
+    """A server that takes connections and says nothing is waited for as long as a connection may take, two seconds."""
+    headers = api("member").headers
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("DATABASE_URL", f"postgresql://somebody@127.0.0.1:{silent.getsockname()[1]}/somewhere")
+        with web_role(tmp_path, WEB_CONCURRENCY="1") as web:
+            asked = web.connect(request("POST", "/api/tasks", headers, {"title": "x"}))
+            time.sleep(0.5)
+            assert web.status("/healthz", 1) == 200
+            assert one_answer(asked)[0] == 503

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import psycopg
 
 from tests.running_up import ROOT, free_port, wait_until
 
@@ -80,6 +81,29 @@ class WebRole:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
         connection.sendall(sent)
         return connection
+
+    def connect_without_reading(self, timeout: float) -> socket.socket:
+        """What is between takes little of an answer."""
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        connection.settimeout(timeout)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
+
+
+def nanoseconds_by_thread(process: psutil.Process) -> dict[str, int]:
+    """Of processor time, by the thread's number (Documentation/scheduler/sched-stats.rst)."""
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return {thread.name: int((thread / "schedstat").read_text().split()[0]) for thread in threads}
+
+
+def make_creations_slow(database_url: str, seconds: float) -> None:
+    """Each task takes so long to create, without a processor."""
+    with psycopg.connect(database_url, autocommit=True) as database:
+        database.execute(
+            f"CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END'"
+        )
+        database.execute("CREATE TRIGGER a_slowly BEFORE INSERT ON tasks_task FOR EACH ROW EXECUTE FUNCTION slowly()")
 
 
 @contextmanager

@@ -9,17 +9,13 @@ import pytest
 
 from tests.api_client import api
 from tests.running_up import wait_until
-from tests.web_role import Clients, one_answer, request, web_role
+from tests.web_role import Clients, make_creations_slow, one_answer, request, web_role
 
 
 @pytest.fixture
 def slow_creation(committed_db):
     """Each task takes 50 ms to create, without a processor: eight turns create about 150 a second."""
-    with psycopg.connect(committed_db, autocommit=True) as database:
-        database.execute(
-            "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END'"
-        )
-        database.execute("CREATE TRIGGER a_slowly BEFORE INSERT ON tasks_task FOR EACH ROW EXECUTE FUNCTION slowly()")
+    make_creations_slow(committed_db, 0.05)
 
 
 def probe_until(probes: list, web, seconds: float) -> None:

@@ -1,7 +1,6 @@
 """Clients that are slow, silent or rude: none of them holds a thread of the web role for long, and each gets its answer."""
 
 import re
-import socket
 import time
 
 import pytest
@@ -53,27 +52,16 @@ def test_who_does_not_read_the_answer_holds_a_thread_for_a_while_only(web, membe
         assert web.call("POST", "/api/tasks", {"title": "x", "description": "y" * 20_000}, member)[0] == 201
     pages = []
     for _ in range(8):
-        connection = socket.socket()
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-        connection.settimeout(10)
-        connection.connect(("127.0.0.1", web.port))
+        connection = web.connect_without_reading(10)
         connection.sendall(request("GET", "/api/tasks?limit=50", member) * 12)
         pages.append(connection)
     time.sleep(4.5)  # TASKPULSE_WEB_REQUEST_SECONDS and more
     assert seconds_of_a_read(web, member) < 2
 
 
-def connect_without_reading(web) -> socket.socket:
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-    connection.settimeout(0.3)
-    connection.connect(("127.0.0.1", web.port))
-    return connection
-
-
 def test_who_does_not_read_the_answers_of_probes_holds_none(web):
     """Liveness has one thread, readiness and metrics have another: one client that stalls it would be enough."""
-    unread = connect_without_reading(web)
+    unread = web.connect_without_reading(0.3)
     closed = False
     for _ in range(2_000):
         try:
@@ -87,7 +75,7 @@ def test_who_does_not_read_the_answers_of_probes_holds_none(web):
 
 
 def test_an_answer_of_a_probe_that_is_read_slowly_comes_whole(web):
-    connection = connect_without_reading(web)
+    connection = web.connect_without_reading(0.3)
     connection.sendall(request("GET", "/metrics", {"Connection": "close"}))
     time.sleep(1)
     found = everything(connection)
