@@ -43,13 +43,13 @@ class Arrived(Enum):
     PART = "part of a request"
     REQUEST = "request"
     SHORT = "a short request, whole"
-    LIVENESS = "liveness probe"
-    PROBE = "probe of readiness or metrics"
+    LIVENESS = "liveness probe, whole"
+    PROBE = "probe of readiness or metrics, whole"
 
 
 def look(connection: socket.socket) -> tuple[Arrived, bytes, int]:
     """What has arrived on a plain TCP connection; its first bytes, which stay there; and for a part, how many bytes at
-    least there must be before there is any use in looking again. Never blocks."""
+    least there must be before there is any use in looking again, for what is whole, how many it has. Never blocks."""
     try:
         head = connection.recv(_HEAD_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -69,14 +69,14 @@ def look(connection: socket.socket) -> tuple[Arrived, bytes, int]:
         return Arrived.PART, head, whole
     ends_so = names.count(b"content-length") == (length is not None) and not _names(names, *_ENDS_OTHERWISE)
     if whole <= _AWAITED_BYTES and ends_so and _SHORT.match(head):
-        return Arrived.SHORT, head, 0
+        return Arrived.SHORT, head, whole
     # A probe with a body would keep one of the few threads for probes waiting for it.
     if head.startswith((b"GET /h", b"GET /r", b"GET /m")) and not _names(head, b"content-length", b"transfer-encoding"):
         path = head[4 : head.find(b" ", 4)].partition(b"?")[0].removesuffix(b"/")
         if path in _LIVENESS:
-            return Arrived.LIVENESS, head, 0
+            return Arrived.LIVENESS, head, whole
         if path in _OTHER_PROBES:
-            return Arrived.PROBE, head, 0
+            return Arrived.PROBE, head, whole
     return Arrived.REQUEST, head, 0
 
 

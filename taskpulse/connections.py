@@ -46,35 +46,6 @@ class Line:
         return iter(self._connections)
 
 
-class Unsent:
-    """Stands for a connection's socket while a request is served that has arrived: sends what the network takes at once, and keeps
-    the rest, so that nobody waits for the client."""
-
-    __slots__ = ("answer", "connection")
-
-    def __init__(self, connection: socket.socket):
-        self.connection, self.answer = connection, bytearray()
-
-    def setblocking(self, flag: bool) -> None:
-        """The request has arrived: nothing is to be waited for."""
-
-    def recv(self, *args) -> bytes:
-        """Nothing, as at the client's end, if the parser takes the request to be longer than it looked."""
-        try:
-            return self.connection.recv(*args)
-        except BlockingIOError:
-            return b""
-
-    def sendall(self, data: bytes) -> None:
-        if not self.answer:
-            with contextlib.suppress(BlockingIOError):
-                data = data[self.connection.send(data) :]
-        self.answer += data
-
-    def __getattr__(self, name: str):
-        return getattr(self.connection, name)
-
-
 class ConnectionKeeper(EvenShare):
     """Waits for requests to arrive and hands each connection over to `admit`, sends and closes without blocking, and makes
     room for a new connection where there are too many. All of it runs in the main thread."""
@@ -84,8 +55,8 @@ class ConnectionKeeper(EvenShare):
         self.keepalived_conns, self.pending_conns, self._delivering, self._closing = Line(), Line(), Line(), Line()
         self._next_tick = 0.0
 
-    def admit(self, conn, arrived: Arrived) -> None:
-        """A request (or a probe) whose head has arrived."""
+    def admit(self, conn, arrived: Arrived, head: bytes = b"", length: int = 0) -> None:
+        """A request (or a probe) whose head has arrived; what `look` said of it."""
         raise NotImplementedError
 
     def accept(self, listener):
@@ -99,13 +70,13 @@ class ConnectionKeeper(EvenShare):
         if self.cfg.is_ssl or has_read_ahead(conn):
             self.admit(conn, Arrived.REQUEST)
             return
-        arrived, _, wanted = look(conn.sock)
+        arrived, head, length = look(conn.sock)
         if arrived is Arrived.END:
             self._forget(conn)
         elif arrived is Arrived.NOTHING or arrived is Arrived.PART:
-            self._await(conn, wanted)
+            self._await(conn, length)
         else:
-            self.admit(conn, arrived)
+            self.admit(conn, arrived, head, length)
 
     def _answered(self, conn, kept: bool) -> None:
         if not kept:

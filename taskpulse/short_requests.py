@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 from django.conf import settings
 
-from taskpulse.connections import ConnectionKeeper, Unsent
+from taskpulse import responses
+from taskpulse.connections import ConnectionKeeper
 from taskpulse.pace import Pace
+from taskpulse.whole_requests import Request, Requests, answer
 
 
 class ShortRequests(ConnectionKeeper):
@@ -18,40 +20,62 @@ class ShortRequests(ConnectionKeeper):
         self._in_turn: dict[object, float] = {}
         self._turns_pace = Pace(self.cfg.threads, settings.WEB_QUEUE_MS / 1000)
 
-    def take_turn(self, conn) -> bool:
-        """Whether it gets one: not if that would take too long."""
-        if self._turns_pace.is_too_long(self.turns.line):
-            return False
-        self.turns.submit(conn)
-        return True
+    def run(self):
+        self.requests = Requests(self.cfg)
+        super().run()
+
+    def turns_are_late(self) -> bool:
+        """Whether a request that comes now would wait too long for one."""
+        return self._turns_pace.is_too_long(self.turns.line)
 
     def overdue(self) -> Iterator:
         """Those that have waited twice as long as they should, and get no turn any more."""
         line = self.turns.line
-        while self._turns_pace.is_too_long(line) and self._turns_pace.is_overdue(line):
-            yield line.popleft()[0]
+        while self.turns_are_late() and self._turns_pace.is_overdue(line):
+            (conn, _), _ = line.popleft()
+            yield conn
 
-    def serve_in_turn(self, conn) -> tuple:
+    def serve_in_turn(self, job: tuple) -> tuple:
+        conn, request = job
         self._in_turn[conn] = time.monotonic()
-        return conn, *self.handle_whole(conn)
+        return conn, *self.serve_whole(request, conn)
 
-    def handle_whole(self, conn) -> tuple[bytearray, bool]:
-        """Serves a request that has arrived. What is left of the answer, and whether the connection is kept."""
-        conn.sock = unsent = Unsent(conn.sock)
+    def serve_whole(self, request: Request, conn) -> tuple[bytes, bool]:
+        """Waits for no client. What is left of the answer, and whether the connection is kept."""
         try:
-            kept = super().handle(conn)
-        finally:
-            conn.sock = unsent.connection
-        return unsent.answer, kept is True
+            conn.sock.recv(request.length, socket.MSG_DONTWAIT)
+            kept = self._keeps_one_more() and request.keeps
+            whole = answer(self.wsgi, request, kept)
+        except Exception:
+            self.log.exception("the application failed at %s %s", request.environ["REQUEST_METHOD"], request.environ["PATH_INFO"])
+            responses.write_error(conn.sock, 500, "", "")
+            return b"", False
+        return self._sent_at_once(conn, whole, kept)
 
-    def finish_turn(self, conn, answer: bytearray, kept: bool) -> None:
+    def _keeps_one_more(self) -> bool:
+        """Counts it, as gunicorn does (`--max-requests`)."""
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("this worker has served %d requests and is replaced", self.nr)
+            self.alive = False
+        return self.alive and bool(self.cfg.keepalive) and len(self.keepalived_conns) < self.max_keepalived
+
+    def _sent_at_once(self, conn, whole: bytes, kept: bool) -> tuple[bytes, bool]:
+        try:
+            return whole[conn.sock.send(whole, socket.MSG_DONTWAIT) :], kept
+        except BlockingIOError:
+            return whole, kept
+        except OSError:  # the client is gone
+            return b"", False
+
+    def finish_turn(self, conn, answer: bytes, kept: bool) -> None:
         self._turns_pace.took(time.monotonic() - self._in_turn.pop(conn))
         if answer:
             self.send_rest(conn, answer, kept)
         else:
             self._answered(conn, kept)
 
-    def send_rest(self, conn, answer: bytearray, kept: bool) -> None:
+    def send_rest(self, conn, answer: bytes, kept: bool) -> None:
         """The client is slower than the network holds: somebody else is to wait for it."""
         raise NotImplementedError
 

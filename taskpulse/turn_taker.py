@@ -9,7 +9,7 @@ from taskpulse.turns import PerTurn, Turns
 class TurnTaker(ThreadWorker):
     turns: Turns
 
-    def serve_in_turn(self, conn) -> tuple:
+    def serve_in_turn(self, job) -> tuple:
         """Serves a request that has arrived, waiting for no client; what it returns is given to `finish_turn`."""
         raise NotImplementedError
 

@@ -18,6 +18,7 @@ from taskpulse.metrics import WEB_REFUSED
 from taskpulse.pace import Pace
 from taskpulse.processors import Room
 from taskpulse.short_requests import ShortRequests, shut
+from taskpulse.whole_requests import Request
 
 # Seconds for which a thread waits for the next request of those that it and others answered. Longer than a busy client takes.
 _LINGER = 0.002
@@ -115,10 +116,10 @@ class LingeringWorker(ShortRequests):
         for conn in self._lingering.take_back():
             self.method_queue.defer(self.keep, conn)
 
-    def send_rest(self, conn, answer: bytearray, kept: bool) -> None:
+    def send_rest(self, conn, answer: bytes, kept: bool) -> None:
         self._submit(self.tpool, partial(self._send_in_thread, answer, kept), conn, self.finish_request)
 
-    def _send_in_thread(self, answer: bytearray, kept: bool, conn) -> None:
+    def _send_in_thread(self, answer: bytes, kept: bool, conn) -> None:
         thread = threading.get_ident()
         self._at_work[thread] = time.monotonic(), conn
         try:
@@ -130,18 +131,22 @@ class LingeringWorker(ShortRequests):
             del self._at_work[thread]
             self.method_queue.defer(self._answered, conn, kept)
 
-    def admit(self, conn, arrived: Arrived) -> None:
-        if arrived is Arrived.LIVENESS:
-            self._submit(self._liveness, self.handle_whole, conn, self.finish_probe)
-        elif arrived is Arrived.PROBE:
-            self._submit(self._readiness, self.handle_whole, conn, self.finish_probe)
-        elif arrived is Arrived.SHORT:
-            if not self.take_turn(conn):
-                self._refuse(conn)
+    def admit(self, conn, arrived: Arrived, head: bytes = b"", length: int = 0) -> None:
+        if arrived is Arrived.SHORT and self.turns_are_late():
+            self._refuse(conn)
+        elif arrived is not Arrived.REQUEST and (request := self.requests.read(conn, head, length)):
+            self._admit_whole(conn, arrived, request)
         elif self._is_overloaded():
             self._refuse(conn)
         else:
             self._waiting.append((self._submit(self.tpool, self.handle, conn, self.finish_request), time.monotonic()))
+
+    def _admit_whole(self, conn, arrived: Arrived, request: Request) -> None:
+        if arrived is Arrived.SHORT:
+            self.turns.submit((conn, request))
+        else:
+            pool = self._liveness if arrived is Arrived.LIVENESS else self._readiness
+            self._submit(pool, partial(self.serve_whole, request), conn, self.finish_probe)
 
     def _submit(self, pool: ThreadPoolExecutor, function, conn, finish) -> Future:
         future = pool.submit(function, conn)
@@ -182,7 +187,8 @@ class LingeringWorker(ShortRequests):
 
     def finish_probe(self, conn, fs):
         if fs.exception() is None:
-            self.deliver(conn, *fs.result())
+            left, kept = fs.result()
+            self.deliver(conn, bytearray(left), kept)
         else:
             self.close(conn)
 

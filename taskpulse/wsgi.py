@@ -13,6 +13,9 @@ from taskpulse import proxies
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "taskpulse.settings")
 
+# Answers whose length would be said of a body that they have not: 304 stands for one of another length (RFC 9110 §8.6).
+_BODILESS = (204, 304)
+
 
 class Handler(WSGIHandler):
     """Sessions, CSRF, messages and static files are for browsers. A request to the API that bears a token needs none of
@@ -42,6 +45,8 @@ class Handler(WSGIHandler):
         """As Django's, but that nothing here has routes of its own (`request.urlconf`): to say so costs as much as to find one."""
         response = self._middleware_chain(request)
         response._resource_closers.append(request.close)
+        if response.status_code in _BODILESS:
+            del response["Content-Length"]
         if response.status_code >= 400:
             log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request)
         return response

@@ -153,6 +153,15 @@ def test_a_write_is_kept_by_nobody_and_a_read_by_its_reader(caller):
     assert caller.patch(path, {"title": "y"})["Cache-Control"] == "no-store"
 
 
+def test_an_answer_without_a_body_says_no_length(application, caller):
+    """That of 304 would be another answer's (RFC 9110 §8.6)."""
+    path = f"/api/tasks/{caller.create()['id']}"
+    tag = caller.get(path)["ETag"]
+    for method, headers, expected in (("GET", {"If-None-Match": tag}, 304), ("DELETE", {}, 204)):
+        status, found = _call(application, method, path, **headers, **caller.headers)
+        assert (status, found.get("Content-Length")) == (expected, None)
+
+
 @pytest.mark.parametrize("path", ["/admin/", "/admin/login/", "/admin/tasks/apitoken/add/"])
 def test_pages_load_nothing_from_other_hosts(path):
     client = Client()

@@ -14,7 +14,6 @@ from psycopg.waiting import Ready, Wait
 
 from taskpulse import turns
 from taskpulse.admission import Arrived, look
-from taskpulse.connections import Unsent
 from taskpulse.turns import PerTurn, Turns
 from tasks.outbox import OutboxEvent
 from tests.api_client import api
@@ -277,22 +276,6 @@ def _seen(sent: str) -> Arrived:
     with theirs, ours:
         theirs.sendall(sent.encode())
         return look(ours)[0]
-
-
-def test_nobody_waits_for_a_client():
-    """What the network does not take is kept, in order; what has not arrived does not come."""
-    theirs, ours = socket.socketpair()
-    with theirs, ours:
-        ours.setblocking(False)
-        unsent, sent = Unsent(ours), bytes(range(256)) * 20_000
-        assert unsent.recv(100) == b""
-        unsent.sendall(sent)
-        unsent.sendall(b"end")
-        assert 0 < len(unsent.answer) < len(sent)
-        taken = b""
-        while len(taken) + len(unsent.answer) < len(sent) + 3:
-            taken += theirs.recv(1_000_000)
-        assert taken + unsent.answer == sent + b"end"
 
 
 # ---- in the web role
