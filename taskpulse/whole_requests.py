@@ -118,11 +118,9 @@ def answer(application: Callable, request: Request, keeps: bool) -> bytes:
     finally:
         parts.close()
     status, headers = said[:2]
-    if body and not any(name.lower() == "content-length" for name, _ in headers):
-        headers = [*headers, ("Content-Length", str(len(body)))]
-    lines = [
-        f"HTTP/1.1 {status}\r\nServer: {SERVER}\r\nDate: {responses.date()}\r\nConnection: {'keep-alive' if keeps else 'close'}",
-        *[f"{name}: {value}" for name, value in headers],
-        "\r\n",
-    ]
-    return "\r\n".join(lines).encode("latin-1") + body
+    fields = "\r\n".join([f"{name}: {value}" for name, value in headers])
+    if body and "content-length:" not in fields.lower():
+        fields += f"\r\nContent-Length: {len(body)}"
+    connection = "keep-alive" if keeps else "close"
+    head = f"HTTP/1.1 {status}\r\nServer: {SERVER}\r\nDate: {responses.date()}\r\nConnection: {connection}\r\n{fields}\r\n\r\n"
+    return head.encode("latin-1") + body

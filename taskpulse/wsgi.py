@@ -3,7 +3,7 @@
 import os
 
 import django
-from django.conf import settings
+from django.conf import LazySettings, settings
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
 from django.utils.log import log_response
@@ -63,4 +63,7 @@ class Handler(WSGIHandler):
 
 
 django.setup(set_prefix=False)
+# A request asks for some twenty settings. Lazy objects look at each access whether a method of theirs stands before one of what they
+# wrap, which is nothing to settings; and that look is in Python.
+LazySettings.__getattribute__ = object.__getattribute__
 application = proxies.trusting(settings.TRUSTED_PROXIES, Handler())

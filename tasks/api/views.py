@@ -132,12 +132,12 @@ class TaskViewSet(ApiViewSet):
         return json_response(text.encode())
 
     def create(self, request):
-        values = self._values(request, partial=False)
+        values, user = self._values(request, partial=False), request.user
 
         def write():
-            task = Task.fresh(created_by_id=request.user.pk)
-            task._state.fields_cache["created_by"] = request.user
-            writing.assign(task, values, request.user)
+            task = Task.fresh(created_by_id=user.pk)
+            task._state.fields_cache["created_by"] = user
+            writing.assign(task, values, user)
             task.save_base(using="default", force_insert=True)  # `save` looks for what a new task has not
             host = f"{request._request.scheme}://{request._request.get_host()}"
             return self._written(task, 201, Location=f"{host}/api/tasks/{task.pk}")
