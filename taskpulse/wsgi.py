@@ -63,7 +63,7 @@ class Handler(WSGIHandler):
 
 
 django.setup(set_prefix=False)
-# A request asks for some twenty settings. Lazy objects look at each access whether a method of theirs stands before one of what they
-# wrap, which is nothing to settings; and that look is in Python.
+# A request asks for some twenty settings. At each access, a lazy object looks whether a method of its own stands before one of what
+# it wraps: by a function in Python, and for nothing where that has no methods.
 LazySettings.__getattribute__ = object.__getattribute__
 application = proxies.trusting(settings.TRUSTED_PROXIES, Handler())
