@@ -41,6 +41,10 @@ class Turn(greenlet):
         while True:
             job = self.parent.switch(self._turns.serve(job))
 
+    def has_company(self) -> bool:
+        """Whether there is another to go on when it waits."""
+        return bool(self._turns.line) or len(self._turns.free) < len(self._turns.all) - 1
+
     def wait(self, number: int, generator: Generator[Wait, Ready, object], seconds: float):
         """psycopg's `Connection.wait`, for the session with this file descriptor. Raises TimeoutError after so many seconds."""
         try:
@@ -73,9 +77,9 @@ class Turns:
         # What waits for a turn, oldest first, since when by the monotonic clock.
         self.line: deque[tuple[object, float]] = deque()
         self.threads = ThreadPoolExecutor(most, "elsewhere")
-        self._turns = [Turn(self) for _ in range(most)]
+        self.all = [Turn(self) for _ in range(most)]
         # Last is the one that was at work last: few sessions are used where few are enough.
-        self._free = self._turns.copy()
+        self.free = self.all.copy()
         self._poll = select.epoll()
         self._expected: dict[int, Callable[[Ready], object]] = {}
 
@@ -105,8 +109,8 @@ class Turns:
         for number, events in self._poll.poll(seconds, _AT_ONCE):
             if (then := self._expected.pop(number, None)) is not None:
                 then(_READY.get(events, Ready.RW))
-        while self.line and self._free:
-            self.resume(self._free.pop(), self.line.popleft()[0])
+        while self.line and self.free:
+            self.resume(self.free.pop(), self.line.popleft()[0])
 
     def resume(self, turn: Turn, value=None) -> None:
         self._left(turn, turn.switch(value))
@@ -114,12 +118,12 @@ class Turns:
     def _left(self, turn: Turn, done: tuple | None) -> None:
         """It waits, or its job is done."""
         if done is not None:
-            self._free.append(turn)
+            self.free.append(turn)
             self.finish(*done)
 
     def end_waits(self, now: float) -> None:
         """Of those that wait for too long: PostgreSQL answers nothing."""
-        for turn in self._turns:
+        for turn in self.all:
             if turn.waits_for is not None and turn.waits_for[1] < now:
                 self.forget(turn.waits_for[0])
                 self._left(turn, turn.throw(TimeoutError("no answer in time")))
@@ -154,6 +158,12 @@ def elsewhere(function: Callable, *args):
     than what PostgreSQL answers."""
     turn = current()
     return function(*args) if turn is None else turn.elsewhere(function, *args)
+
+
+def others_go_on() -> bool:
+    """Whether this thread has something else to do while the present turn waits."""
+    turn = current()
+    return turn is not None and turn.has_company()
 
 
 def pause(seconds: float) -> None:

@@ -8,6 +8,7 @@ from django.db import DatabaseError, IntegrityError, OperationalError, connectio
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.adapt import Transformer
+from psycopg.pq import TransactionStatus
 from psycopg.types.datetime import TimestamptzLoader
 
 from taskpulse.postgresql.round_trips import RoundTrips
@@ -15,6 +16,7 @@ from taskpulse.postgresql.timestamps import UtcLoader
 from tasks import context, statements
 from tasks.models import OutboxEvent, Task
 from tests.api_client import api
+from tests.running_up import wait_until
 
 _INSERT = "INSERT INTO tasks_kept_answer (digest, user_id, fingerprint, status, headers, body) VALUES (%s, 1, '', 200, '{}', %s)"
 _COUNT = "SELECT count(*) FROM tasks_kept_answer"
@@ -23,17 +25,19 @@ _COUNT = "SELECT count(*) FROM tasks_kept_answer"
 @pytest.fixture
 def trips(monkeypatch):
     """The statements of each round trip, in order."""
-    seen, send = [], RoundTrips._send
+    seen, queued, send, queue = [], [], RoundTrips._send, RoundTrips._queue
 
     def watch(self, sent):
-        seen.append([])
-        return send(self, sent)
+        try:
+            return send(self, sent)
+        finally:
+            seen.append(queued.copy())
+            queued.clear()
 
     def note(self, pgconn, statement):
-        seen[-1].append(statement.sql.split()[0].decode())
+        queued.append(statement.sql.split()[0].decode())
         return queue(self, pgconn, statement)
 
-    queue = RoundTrips._queue
     monkeypatch.setattr(RoundTrips, "_send", watch)
     monkeypatch.setattr(RoundTrips, "_queue", note)
     return seen
@@ -110,6 +114,114 @@ def test_what_only_a_commit_finds_out_is_raised_by_it(committed_db, trips):
         connection.send_later("INSERT INTO deferred VALUES (4, 5)", [])
     assert trips == [["INSERT", "INSERT"]] * 2
     assert connection.fetch("SELECT array_agg(id ORDER BY id) FROM deferred", []) == [([1, 2],)]
+
+
+# ---- what goes ahead
+
+
+def _backend() -> int:
+    return connection.connection.info.backend_pid
+
+
+def test_postgresql_works_on_the_first_while_the_others_are_made(committed_db):
+    with psycopg.connect(committed_db, autocommit=True) as other, transaction.atomic():
+        connection.send_later("SELECT pg_advisory_xact_lock(4711)", [])
+        found = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND granted"
+        wait_until(lambda: other.execute(found).fetchone() == (1,), 10, "the lock is held")
+        connection.send_later(_INSERT, [b"1", b""])
+        assert other.execute(_COUNT).fetchone() == (0,)
+    assert connection.fetch(_COUNT, []) == [(1,)]
+
+
+def test_nothing_goes_ahead_where_others_go_on(committed_db, trips, monkeypatch):
+    monkeypatch.setattr("taskpulse.turns.others_go_on", lambda: True)
+    with transaction.atomic():
+        connection.send_later(_INSERT, [b"1", b""])
+        assert connection.connection.pgconn.transaction_status == TransactionStatus.IDLE
+        connection.send_later(_INSERT, [b"2", b""])
+    assert trips == [["INSERT", "INSERT"]]
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        connection.send_later(_INSERT, [b"3", b""])
+        raise ZeroDivisionError
+    with transaction.atomic():
+        connection.send_later(_INSERT, [b"3", b""])
+        assert connection.fetch(_COUNT, []) == [(3,)]
+    assert trips[1:] == [["BEGIN", "INSERT", "SELECT"], ["COMMIT"]]
+
+
+def test_what_went_ahead_is_undone_with_the_rest(committed_db, trips):
+    connection.fetch(_COUNT, [])
+    backend = _backend()
+    trips.clear()
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        connection.send_later(_INSERT, [b"1", b""])
+        connection.send_later(_INSERT, [b"2", b""])
+        raise ZeroDivisionError
+    assert trips == [["INSERT", "BEGIN", "ROLLBACK"]]
+    assert (connection.fetch(_COUNT, []), _backend()) == ([(0,)], backend)
+
+
+def test_what_went_ahead_and_failed_is_undone_too(committed_db):
+    connection.fetch(_INSERT, [b"1", b""])
+    backend = _backend()
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        connection.send_later(_INSERT, [b"1", b""])
+        raise ZeroDivisionError
+    assert (connection.fetch(_COUNT, []), _backend()) == ([(1,)], backend)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_more_trips_are_one_transaction_with_what_went_ahead(committed_db, trips, fails):
+    try:
+        with transaction.atomic():
+            connection.send_later(_INSERT, [b"1", b""])
+            assert connection.fetch(_COUNT, []) == [(1,)]
+            connection.send_later(_INSERT, [b"2", b""])
+            assert not fails or 1 / 0
+    except ZeroDivisionError:
+        pass
+    assert trips == [["INSERT", "BEGIN", "SELECT"], *([] if fails else [["INSERT", "COMMIT"]])]
+    assert connection.fetch(_COUNT, []) == [(0 if fails else 2,)]
+
+
+def test_a_savepoint_is_of_one_transaction_with_what_went_ahead(committed_db):
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        connection.send_later(_INSERT, [b"1", b""])
+        with transaction.atomic():
+            connection.send_later(_INSERT, [b"2", b""])
+        raise ZeroDivisionError
+    assert connection.fetch(_COUNT, []) == [(0,)]
+
+
+def test_of_who_is_killed_nothing_that_went_ahead_stays(committed_db):
+    with psycopg.connect(committed_db, autocommit=True) as other:
+        with pytest.raises(DatabaseError), transaction.atomic():
+            connection.send_later(_INSERT, [b"1", b""])
+            connection.connection.pgconn.finish()
+        wait_until(
+            lambda: other.execute("SELECT count(*) FROM pg_stat_activity WHERE xact_start < now()").fetchone() == (0,), 10, ""
+        )
+        assert other.execute(_COUNT).fetchone() == (0,)
+
+
+def test_a_session_that_ends_after_it_went_ahead_is_an_error_of_the_commit(committed_db):
+    connection.fetch(_COUNT, [])
+    with psycopg.connect(committed_db, autocommit=True) as other:
+        with pytest.raises(OperationalError), transaction.atomic():
+            connection.send_later(_INSERT, [b"1", b""])
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [_backend()])
+        assert other.execute(_COUNT).fetchone() == (0,)
+    assert connection.fetch(_COUNT, []) == [(0,)]
+
+
+def test_what_goes_ahead_on_a_session_that_is_gone_is_an_error_of_the_commit(committed_db):
+    connection.fetch(_COUNT, [])
+    with psycopg.connect(committed_db, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [_backend()])
+        with pytest.raises(OperationalError), transaction.atomic():
+            connection.send_later(_INSERT, [b"1", b""])
+            connection.send_later(_INSERT, [b"2", b""])
+    assert connection.fetch(_COUNT, []) == [(0,)]
 
 
 def test_an_error_of_what_waits_undoes_its_savepoint_alone(committed_db):

@@ -201,6 +201,24 @@ def test_what_is_elsewhere_has_the_context_of_its_turn():
     assert loop.finished == ["by the turn"]
 
 
+def test_a_turn_knows_whether_others_go_on_while_it_waits(servers):
+    loop = Loop(2)
+
+    def job(server):
+        alone = not turns.others_go_on()
+        server.wait()
+        return alone, not turns.others_go_on()
+
+    loop.run(lambda: job(servers[0]))  # alone
+    loop.run(lambda: job(servers[1]), lambda: job(servers[2]))  # beside it, and who has to wait for a turn
+    for server in servers:
+        server.answer()
+        loop.look()
+    # The second begins while the first waits and a third stands in line; the third takes the first's turn.
+    assert loop.finished == [(True, False), (False, False), (False, True)]
+    assert not turns.others_go_on()
+
+
 def test_without_a_turn_nothing_is_elsewhere():
     assert turns.current() is None
     assert turns.elsewhere(threading.get_ident) == threading.get_ident()

@@ -2,10 +2,13 @@
 
 A transaction of a write is BEGIN, a statement for the row, one for its event, COMMIT. One by one these are four round trips,
 for each of which both sides are woken up. Two are enough where the event needs the row as PostgreSQL made it. Where that is
-foretold (tasks/foretold.py) one is, and neither BEGIN nor COMMIT: statements sent together are a transaction by themselves.
-psycopg's cursors and its own pipeline would do it too, and cost more of the processor than the trips do.
+foretold (tasks/foretold.py) one is, and neither BEGIN nor COMMIT: statements sent together are a transaction by themselves,
+which ends with the Sync after them. The first of them goes ahead where nobody else has a use for the processors: PostgreSQL works
+on it while the others are made, for which it is woken up once more. psycopg's cursors and its own pipeline would do it too, and
+cost more of the processor than the trips do.
 """
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,6 +20,8 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, PGconn, PGresult, TransactionStatus
 from psycopg.waiting import Ready, Wait
+
+from taskpulse import turns
 
 # So many statements of a connection are prepared: each that is takes memory in its session, and a text that is seldom the same
 # gains nothing by it. As many as psycopg keeps.
@@ -44,20 +49,27 @@ class RoundTrips:
         # A pooler that lends its sessions lends the same one only for a transaction.
         self._most_prepared = 0 if connection.prepare_threshold is None else _MOST_PREPARED
         self._waiting: list[Statement] = []
+        # Of the statement that went ahead: for each result of it, what is to be done then, or None.
+        self._ahead: list[Callable[[PGresult], object] | None] = []
         # One for all statements: it remembers how each type is written.
         self._adapter = Transformer.from_context(connection)
         self._deallocate, connection._deallocate = connection._deallocate, self._deallocated
 
     @property
     def waiting(self) -> int:
-        """How many statements are to be sent with the next."""
-        return len(self._waiting)
+        """How many statements are to be sent with the next, or went ahead of it."""
+        return len(self._waiting) + bool(self._ahead)
 
     def send_later(self, sql: str, parameters: Sequence, then: Callable[[list[tuple]], object] | None = None) -> None:
         """The statement goes with the next one of its transaction, or with its COMMIT, and so does its error; `then` is given its
         rows. Raises psycopg.Error for parameters that are no values of PostgreSQL."""
         statement = _statement(self._adapter, sql, parameters)
-        self._waiting.append(statement if then is None else statement._replace(then=lambda result: then(self._rows(result))))
+        if then is not None:
+            statement = statement._replace(then=lambda result: then(self._rows(result)))
+        if self._is_idle() and not self._waiting and not turns.others_go_on():
+            self._send_ahead(statement)
+        else:
+            self._waiting.append(statement)
 
     def fetch(self, sql: str, parameters: Sequence) -> list[tuple]:
         """The rows of a statement, sent together with what waits. Raises psycopg.Error of the first that fails."""
@@ -71,21 +83,24 @@ class RoundTrips:
 
     def flush(self) -> None:
         """Sends what waits: another way of sending comes next. Nothing in a transaction that failed."""
-        if self._waiting and self._connection.info.transaction_status != TransactionStatus.INERROR:
+        if self.waiting and self._connection.info.transaction_status != TransactionStatus.INERROR:
             self._send([*self._begun(), *self._taken()])
 
     def commit(self) -> None:
         """Sends what waits, and COMMIT with it where the transaction has begun; where it has not, what goes in one trip is
         committed as a whole or not at all (PostgreSQL documentation, "Pipelining"). Raises psycopg.Error: of a statement, or of a
         deferred constraint; nothing is committed then."""
-        if self._connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        if not self._ahead and not self._is_idle():
             self._send([*self._taken(), _COMMIT])
-        elif self._waiting:
+        elif self.waiting:
             self._send(self._taken())
 
     def forget(self) -> None:
-        """The transaction is rolled back."""
+        """The transaction is rolled back: what waits is not sent, what went ahead undone."""
         self._waiting.clear()
+        if self._ahead:
+            with contextlib.suppress(Error):  # which undid it
+                self._send([_BEGIN, _ROLLBACK])
 
     def _deallocated(self, name: bytes | None):
         """In place of the connection's own: psycopg says DEALLOCATE ALL after a rollback and after DROP, and means ours too."""
@@ -94,22 +109,36 @@ class RoundTrips:
         return self._deallocate(name)
 
     def _begun(self) -> list[Statement]:
-        """What has to go first, since more comes in another trip."""
-        is_idle = self._connection.pgconn.transaction_status == TransactionStatus.IDLE
-        return [_BEGIN] if is_idle and not self._connection.autocommit else []
+        """What has to go first, since more comes in another trip. After a statement that went ahead, it begins before that one
+        (PostgreSQL documentation, "Pipelining")."""
+        begins = self._ahead or (self._is_idle() and not self._connection.autocommit)
+        return [_BEGIN] if begins else []
+
+    def _is_idle(self) -> bool:
+        return self._connection.pgconn.transaction_status == TransactionStatus.IDLE
 
     def _taken(self) -> list[Statement]:
         taken, self._waiting = self._waiting, []
         return taken
 
+    def _send_ahead(self, statement: Statement) -> None:
+        """Without a Sync: nothing is answered, and nothing of it stays if none comes. Whether it arrived is found when one does."""
+        pgconn = self._connection.pgconn
+        pgconn.enter_pipeline_mode()
+        self._ahead = list(self._queue(pgconn, statement))
+        with contextlib.suppress(OperationalError):
+            pgconn.flush()
+
     def _send(self, statements: list[Statement]) -> PGresult:
-        """All in one trip; the result of the last."""
+        """All in one trip, with what went ahead; the result of the last."""
         connection, pgconn = self._connection, self._connection.pgconn
+        ahead, self._ahead = self._ahead, []
         if pgconn.status != ConnStatus.OK:
             raise OperationalError("the connection is closed")
-        pgconn.enter_pipeline_mode()
         try:
-            sent = [then for statement in statements for then in self._queue(pgconn, statement)]
+            if not ahead:
+                pgconn.enter_pipeline_mode()
+            sent = [*ahead, *(then for statement in statements for then in self._queue(pgconn, statement))]
             pgconn.pipeline_sync()
             results = connection.wait(_results(pgconn))
         except BaseException:
@@ -146,7 +175,7 @@ class RoundTrips:
         self._prepared[key] = name
 
 
-_BEGIN, _COMMIT = (Statement(sql, (), (), None) for sql in (b"BEGIN", b"COMMIT"))
+_BEGIN, _COMMIT, _ROLLBACK = (Statement(sql, (), (), None) for sql in (b"BEGIN", b"COMMIT", b"ROLLBACK"))
 
 
 def _statement(adapter: Transformer, sql: str, parameters: Sequence) -> Statement:
