@@ -59,15 +59,16 @@ CORS_EXPOSE_HEADERS = (
     *("Location", "Preference-Applied", "Retry-After", "Sunset", "WWW-Authenticate", "X-Request-ID", "X-Total-Count"),
 )
 CORS_PREFLIGHT_MAX_AGE = 600
-# What a request with a token passes (taskpulse/wsgi.py).
-PROGRAM_MIDDLEWARE = [
-    # The first: what the others answer has a request id, a line in the log and its metrics too.
+_FIRST_MIDDLEWARE = [
+    # What the others answer has a request id, a line in the log and its metrics too.
     "taskpulse.middleware.RequestContextMiddleware",
     *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
-    "django.middleware.security.SecurityMiddleware",
 ]
+# What a request with a token passes (taskpulse/wsgi.py).
+PROGRAM_MIDDLEWARE = [*_FIRST_MIDDLEWARE, "taskpulse.http_headers.SecurityHeadersMiddleware"]
 MIDDLEWARE = [
-    *PROGRAM_MIDDLEWARE,
+    *_FIRST_MIDDLEWARE,
+    "django.middleware.security.SecurityMiddleware",
     "taskpulse.http_methods.OptionsMiddleware",
     "taskpulse.health.ProbesMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -8,6 +8,7 @@ commit without one.
 """
 
 from functools import cache
+from typing import NamedTuple
 
 from django.db import connections, models, transaction
 from django.db.models.base import ModelState
@@ -37,9 +38,15 @@ class DecidedDateTimeField(DatabaseDecided, models.DateTimeField):
     pass
 
 
-def _is_left_out(field, value) -> bool:
-    """Whether an INSERT need not name it: a trigger decides it, or it is null by itself."""
-    return isinstance(field, VersionField) or (value is None and (field.null or isinstance(field, DatabaseDecided)))
+class _Inserted(NamedTuple):
+    """What an INSERT has to know of a field."""
+
+    field: models.Field
+    attname: str
+    # Whether its value is the instance's as it is; it is asked what to save otherwise.
+    is_plain: bool
+    # Whether an INSERT need not name it without a value: it is null by itself, or a trigger decides it.
+    may_be_left_out: bool
 
 
 @cache
@@ -51,9 +58,13 @@ def _made(model) -> tuple[dict, dict]:
 
 
 @cache
-def _inserted(model) -> tuple[list, list]:
-    """The fields that an INSERT has values for, and those that it reads back."""
-    return [f for f in model._meta.concrete_fields if not f.generated], list(model._meta.db_returning_fields)
+def _inserted(model) -> tuple[list[_Inserted], list]:
+    """The fields that an INSERT has values for, which a trigger does not decide in any case; and those that it reads back."""
+    fields = [f for f in model._meta.concrete_fields if not f.generated and not isinstance(f, VersionField)]
+    plans = [
+        _Inserted(f, f.attname, type(f).pre_save is models.Field.pre_save, f.null or isinstance(f, DatabaseDecided)) for f in fields
+    ]
+    return plans, list(model._meta.db_returning_fields)
 
 
 @cache
@@ -155,21 +166,36 @@ class AuditedModel(models.Model):
         if raw or not force_insert or self.pk is None:
             return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)
         fields, returning = _inserted(type(self))
-        ((*values,),) = self._do_insert(type(self)._base_manager, using, fields, returning, raw)
+        values = self._insert(using, fields, returning)
+        if values is None:
+            return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)
         for field, value in zip(returning, values, strict=True):
             setattr(self, field.attname, value)
         return False
 
     def _do_insert(self, manager, using, fields, returning_fields, raw):
-        """Django's INSERT with its text made once, since composing it costs more than running it, and without the columns
-        that may be null and are."""
-        values = [(f, getattr(self, f.attname) if raw else f.pre_save(self, add=True)) for f in fields]
+        """Django's way to it, from where an INSERT is not asked for."""
+        inserted = {f.attname for f in fields}
+        plans = [plan for plan in _inserted(type(self))[0] if plan.attname in inserted]
+        values = self._insert(using, plans, returning_fields, raw)
+        if values is not None:
+            return [values]
         with context.captured():
-            if any(hasattr(value, "resolve_expression") for _, value in values):
-                return super()._do_insert(manager, using, fields, returning_fields, raw)
-            given = [(f, value) for f, value in values if not _is_left_out(f, value)]
-            told, then = foretold.of(self, None, returning_fields, using)
-            return [statements.insert(type(self), using, given, returning_fields, then) or told]
+            return super()._do_insert(manager, using, fields, returning_fields, raw)
+
+    def _insert(self, using, plans, returning, raw=False) -> tuple | None:
+        """Django's INSERT with its text made once, since composing it costs more than running it, and without the columns
+        that may be null and are. The values of `returning`; None, and nothing is done, where PostgreSQL is to compute a value."""
+        given = []
+        for field, attname, is_plain, may_be_left_out in plans:
+            value = getattr(self, attname) if is_plain or raw else field.pre_save(self, add=True)
+            if hasattr(value, "resolve_expression"):
+                return None
+            if value is not None or not may_be_left_out:
+                given.append((field, value))
+        told, then = foretold.of(self, None, returning, using)
+        with context.captured():
+            return statements.insert(type(self), using, given, returning, then) or told
 
     def _do_update(self, base_qs, using, pk_val, values, update_fields, forced_update):
         """Writes the columns that changed, if the row is still at the version that was read, and reads back what

@@ -6,9 +6,12 @@ import json
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
 
 from tasks.models import ApiToken, OutboxEvent, Task
+
+_SECURITY = {"X-Content-Type-Options", "Referrer-Policy", "Cross-Origin-Opener-Policy", "Strict-Transport-Security"}
 
 
 @pytest.fixture
@@ -43,6 +46,31 @@ def test_both_chains_give_the_same_answer(secret, path):
     assert headers["X-Request-ID"] == "req-1"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert int(headers["Content-Length"]) == len(content)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_both_chains_say_the_same_of_security(secret, scheme, settings):
+    from taskpulse.wsgi import Handler
+
+    settings.SECURE_HSTS_SECONDS, settings.SECURE_HSTS_PRELOAD = 3600, True
+    handler, said = Handler(), []
+    for more in ({"HTTP_AUTHORIZATION": f"Bearer {secret}"}, {}):
+        request = RequestFactory().get("/api/tasks", secure=scheme == "https", **more)
+        said.append({name: value for name, value in handler.get_response(request).headers.items() if name in _SECURITY})
+    assert said[0] == said[1]
+    assert set(said[0]) == _SECURITY - ({"Strict-Transport-Security"} if scheme == "http" else set())
+
+
+def test_what_a_view_says_of_security_itself_stays(rf):
+    from taskpulse.http_headers import SecurityHeadersMiddleware
+
+    def view(request):
+        return HttpResponse(headers={"referrer-policy": "no-referrer"})
+
+    for _ in range(2):
+        answer = SecurityHeadersMiddleware(view)(rf.get("/"))
+        assert (answer["Referrer-Policy"], answer["X-Content-Type-Options"]) == ("no-referrer", "nosniff")
+    assert "Content-Type" in SecurityHeadersMiddleware(lambda _: HttpResponse())(rf.get("/"))
 
 
 def test_a_browser_keeps_its_middleware(secret):
