@@ -233,6 +233,18 @@ def test_the_words_follow_the_task():
     assert kept() == {stays.pk: "'another':1A"}
 
 
+def test_a_task_with_the_id_of_one_that_was_deleted_has_words_of_its_own():
+    first = Task.objects.create(title="first")
+    key = first.pk
+    first.delete()
+    Task.objects.create(id=key, title="second")
+    assert kept() == {key: "'second':1A"}
+    with connection.cursor() as cursor:
+        cursor.execute("WITH gone AS (DELETE FROM tasks_search WHERE task_id = %s) SELECT", [key])
+    Task.objects.filter(pk=key).update(title="third")  # a task from before the words were kept
+    assert kept() == {key: "'third':1A"}
+
+
 def test_a_change_of_anything_else_writes_no_words():
     task = Task.objects.create(title="Pay the invoice")
     before = column("SELECT xmin::text || ctid::text FROM tasks_search")

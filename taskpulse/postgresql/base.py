@@ -7,6 +7,7 @@ and `send_later`, by which a request's statements share their round trips.
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import UTC
 from time import perf_counter
 
@@ -26,6 +27,8 @@ from psycopg.pq import TransactionStatus
 from taskpulse import turns
 from taskpulse.postgresql.round_trips import RoundTrips
 from taskpulse.postgresql.timestamps import UtcLoader
+
+_NOT_TOLD = nullcontext()
 
 
 class Meter:
@@ -93,6 +96,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         parameters = super().get_connection_params()
         parameters["cursor_factory"] = _metered(parameters["cursor_factory"], _meter(self.alias, self.vendor))
         return parameters
+
+    def ensure_connection(self):
+        """As Django's, without its look for an event loop where there is a connection: it asks six times a write."""
+        if self.connection is None:
+            super().ensure_connection()
 
     def connect(self):
         """Not in a turn: a server that is away is waited for, and so is the look for its address."""
@@ -162,7 +170,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _commit(self):
         if self.connection is not None:
             trips = self.connection.round_trips
-            with debug_transaction(self, "COMMIT"), self.wrap_database_errors:
+            told = debug_transaction(self, "COMMIT") if self.queries_logged else _NOT_TOLD
+            with told, self.wrap_database_errors:
                 _meter(self.alias, self.vendor).run(trips.waiting, trips.commit)
 
     def _set_autocommit(self, autocommit):
