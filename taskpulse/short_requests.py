@@ -68,14 +68,14 @@ class ShortRequests(ConnectionKeeper):
         except OSError:  # the client is gone
             return b"", False
 
-    def finish_turn(self, conn, answer: bytes, kept: bool) -> None:
+    def finish_turn(self, conn, left: bytes, kept: bool) -> None:
         self._turns_pace.took(time.monotonic() - self._in_turn.pop(conn))
-        if answer:
-            self.send_rest(conn, answer, kept)
+        if left:
+            self.send_rest(conn, left, kept)
         else:
             self._answered(conn, kept)
 
-    def send_rest(self, conn, answer: bytes, kept: bool) -> None:
+    def send_rest(self, conn, left: bytes, kept: bool) -> None:
         """The client is slower than the network holds: somebody else is to wait for it."""
         raise NotImplementedError
 

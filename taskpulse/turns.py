@@ -33,17 +33,13 @@ class Turn(greenlet):
 
     def __init__(self, turns: "Turns"):
         super().__init__()
-        self._turns = turns
+        self.turns = turns
         # While it waits: which file descriptor for, and until when by the monotonic clock.
         self.waits_for: tuple[int, float] | None = None
 
     def run(self, job):
         while True:
-            job = self.parent.switch(self._turns.serve(job))
-
-    def has_company(self) -> bool:
-        """Whether there is another to go on when it waits."""
-        return bool(self._turns.line) or len(self._turns.free) < len(self._turns.all) - 1
+            job = self.parent.switch(self.turns.serve(job))
 
     def wait(self, number: int, generator: Generator[Wait, Ready, object], seconds: float):
         """psycopg's `Connection.wait`, for the session with this file descriptor. Raises TimeoutError after so many seconds."""
@@ -51,7 +47,7 @@ class Turn(greenlet):
             wanted, until = next(generator), monotonic() + seconds
             while True:
                 self.waits_for = number, until
-                self._turns.expect(number, partial(self._turns.resume, self), wanted)
+                self.turns.expect(number, partial(self.turns.resume, self), wanted)
                 try:
                     ready = self.parent.switch(None)
                 finally:
@@ -61,8 +57,8 @@ class Turn(greenlet):
             return end.value
 
     def elsewhere(self, function: Callable, *args):
-        future = self._turns.threads.submit(copy_context().run, function, *args)
-        future.add_done_callback(lambda _: self._turns.defer(self._turns.resume, self))
+        future = self.turns.threads.submit(copy_context().run, function, *args)
+        future.add_done_callback(lambda _: self.turns.defer(self.turns.resume, self))
         self.parent.switch(None)
         return future.result()
 
@@ -77,9 +73,9 @@ class Turns:
         # What waits for a turn, oldest first, since when by the monotonic clock.
         self.line: deque[tuple[object, float]] = deque()
         self.threads = ThreadPoolExecutor(most, "elsewhere")
-        self.all = [Turn(self) for _ in range(most)]
+        self._all = [Turn(self) for _ in range(most)]
         # Last is the one that was at work last: few sessions are used where few are enough.
-        self.free = self.all.copy()
+        self._free = self._all.copy()
         self._poll = select.epoll()
         self._expected: dict[int, Callable[[Ready], object]] = {}
 
@@ -98,6 +94,10 @@ class Turns:
     def submit(self, job) -> None:
         self.line.append((job, monotonic()))
 
+    def go_on_without_one(self) -> bool:
+        """Whether there is another to go on when the one that is at work waits."""
+        return bool(self.line) or len(self._free) < len(self._all) - 1
+
     def look(self, seconds: float) -> None:
         """Takes up what happens, for a while once something does; waits for so long at most."""
         until = monotonic() + min(seconds, _ROUND)
@@ -109,8 +109,8 @@ class Turns:
         for number, events in self._poll.poll(seconds, _AT_ONCE):
             if (then := self._expected.pop(number, None)) is not None:
                 then(_READY.get(events, Ready.RW))
-        while self.line and self.free:
-            self.resume(self.free.pop(), self.line.popleft()[0])
+        while self.line and self._free:
+            self.resume(self._free.pop(), self.line.popleft()[0])
 
     def resume(self, turn: Turn, value=None) -> None:
         self._left(turn, turn.switch(value))
@@ -118,12 +118,12 @@ class Turns:
     def _left(self, turn: Turn, done: tuple | None) -> None:
         """It waits, or its job is done."""
         if done is not None:
-            self.free.append(turn)
+            self._free.append(turn)
             self.finish(*done)
 
     def end_waits(self, now: float) -> None:
         """Of those that wait for too long: PostgreSQL answers nothing."""
-        for turn in self.all:
+        for turn in self._all:
             if turn.waits_for is not None and turn.waits_for[1] < now:
                 self.forget(turn.waits_for[0])
                 self._left(turn, turn.throw(TimeoutError("no answer in time")))
@@ -163,7 +163,7 @@ def elsewhere(function: Callable, *args):
 def others_go_on() -> bool:
     """Whether this thread has something else to do while the present turn waits."""
     turn = current()
-    return turn is not None and turn.has_company()
+    return turn is not None and turn.turns.go_on_without_one()
 
 
 def pause(seconds: float) -> None:

@@ -116,15 +116,15 @@ class LingeringWorker(ShortRequests):
         for conn in self._lingering.take_back():
             self.method_queue.defer(self.keep, conn)
 
-    def send_rest(self, conn, answer: bytes, kept: bool) -> None:
-        self._submit(self.tpool, partial(self._send_in_thread, answer, kept), conn, self.finish_request)
+    def send_rest(self, conn, left: bytes, kept: bool) -> None:
+        self._submit(self.tpool, partial(self._send_in_thread, left, kept), conn, self.finish_request)
 
-    def _send_in_thread(self, answer: bytes, kept: bool, conn) -> None:
+    def _send_in_thread(self, left: bytes, kept: bool, conn) -> None:
         thread = threading.get_ident()
         self._at_work[thread] = time.monotonic(), conn
         try:
             conn.sock.setblocking(True)
-            conn.sock.sendall(answer)
+            conn.sock.sendall(left)
         except OSError:
             kept = False
         finally:

@@ -7,6 +7,7 @@ differently are what smuggling lives on (RFC 9112 §11.2).
 """
 
 import io
+import os
 import socket
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,6 +22,9 @@ from taskpulse import responses
 # Each with what the connection is kept for where the request says nothing of it (RFC 9112 §9.3), and what it may say.
 _VERSIONS = {"1.0": ("HTTP/1.0", False), "1.1": ("HTTP/1.1", True)}
 _KEEPS = {"close": False, "keep-alive": True}
+
+# Settings of gunicorn's by which it reads a request otherwise.
+_READING = ("header_map", "limit_request_field_size", "limit_request_fields", "limit_request_line", "proxy_protocol")
 
 
 class Request(NamedTuple):
@@ -72,19 +76,24 @@ def _key(name: bytes) -> str | None:
 
 
 class Requests:
-    """Of a worker with these settings of gunicorn's."""
+    """Of a worker with these settings of gunicorn's. Where it is told to read otherwise than it usually does, all is left to it."""
 
     def __init__(self, cfg):
+        settings = [cfg.settings[name] for name in _READING]
+        self._is_usual = all(found.get() == found.default for found in settings) and not os.environ.get("SCRIPT_NAME")
+        self._longest_line = cfg.limit_request_line
         self._usual = base_environ(cfg) | {"SCRIPT_NAME": "", "wsgi.multithread": True, "wsgi.url_scheme": "http"}
         self._most_fields = cfg.limit_request_fields
 
     def read(self, conn, head: bytes, length: int) -> Request | None:
         """The request of so many bytes that has arrived on gunicorn's connection and stays there; `head` is what of it is known.
         None if it is not plain."""
-        if not isinstance(conn.client, tuple):
+        if not self._is_usual or not isinstance(conn.client, tuple):
             return None
         data = head[:length] if len(head) >= length else conn.sock.recv(length, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        if data.count(b" ", 0, data.find(b"\n")) != 2:  # httptools takes more of them for one
+        line_end = data.find(b"\r\n")
+        # Several spaces are one to httptools.
+        if line_end > self._longest_line or data.count(b" ", 0, line_end) != 2:
             return None
         reader = _Reader(self._environ(conn))
         parser = httptools.HttpRequestParser(reader)
@@ -119,7 +128,7 @@ def answer(application: Callable, request: Request, keeps: bool) -> bytes:
         parts.close()
     status, headers = said[:2]
     fields = "\r\n".join([f"{name}: {value}" for name, value in headers])
-    if body and "content-length:" not in fields.lower():
+    if body and "\r\ncontent-length:" not in f"\r\n{fields}".lower():
         fields += f"\r\nContent-Length: {len(body)}"
     connection = "keep-alive" if keeps else "close"
     head = f"HTTP/1.1 {status}\r\nServer: {SERVER}\r\nDate: {responses.date()}\r\nConnection: {connection}\r\n{fields}\r\n\r\n"

@@ -163,15 +163,14 @@ class AuditedModel(models.Model):
 
     def _save_table(self, raw=False, cls=None, force_insert=False, force_update=False, using=None, update_fields=None):
         """As Django's; where an INSERT is asked for, nothing is left of its questions but which fields there are."""
-        if raw or not force_insert or self.pk is None:
-            return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)
-        fields, returning = _inserted(type(self))
-        values = self._insert(using, fields, returning)
-        if values is None:
-            return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)
-        for field, value in zip(returning, values, strict=True):
-            setattr(self, field.attname, value)
-        return False
+        if force_insert and not raw and self.pk is not None:
+            plans, returning = _inserted(type(self))
+            values = self._insert(using, plans, returning)
+            if values is not None:
+                for field, value in zip(returning, values, strict=True):
+                    setattr(self, field.attname, value)
+                return False
+        return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)
 
     def _do_insert(self, manager, using, fields, returning_fields, raw):
         """Django's way to it, from where an INSERT is not asked for."""

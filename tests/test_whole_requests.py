@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.config import Config
 from gunicorn.http import wsgi
+from gunicorn.http.errors import LimitRequestLine
 from gunicorn.http.message import Request as GunicornRequest
 from gunicorn.http.unreader import IterUnreader
 from hypothesis import given
@@ -116,7 +117,7 @@ def test_the_next_request_stays_where_it_is():
     "field",
     [
         "Host: y", "Accept: a\r\nAccept: b", "Bad name: x", "Name : x", ": x", "X: a\r\n folded", "X: a\0b", "X: a\nY: b",
-        "X: a\rb", "no colon", "Connection: close, x", "X: \x7f", *(["\r\n".join(f"X-{number}: x" for number in range(100))]),
+        "X: a\rb", "no colon", "Connection: close, x", "X: \x7f", "\r\n".join(f"X-{number}: x" for number in range(100)),
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_left_to_gunicorn(field):
@@ -144,6 +145,37 @@ def test_a_name_that_could_pass_for_another_is_not_believed():
     _, found = read(sent)
     assert "HTTP_X_FORWARDED_FOR" not in found.environ
     assert_read_as_by_gunicorn(sent, found)
+
+
+def test_a_line_that_is_too_long_is_left_to_gunicorn():
+    longest = f"GET /healthz?{'x' * 4072} HTTP/1.1"
+    assert_read_as_by_gunicorn(sent := f"{longest}\r\n\r\n".encode(), read(sent)[1])
+    sent = f"{longest.replace('?', '?xx')}\r\n\r\n".encode()
+    assert read(sent) == (Arrived.LIVENESS, None)
+    with pytest.raises(LimitRequestLine):
+        read_by_gunicorn(sent)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("header_map", "refuse"), ("limit_request_field_size", 100), ("limit_request_fields", 5), ("limit_request_line", 100),
+     ("proxy_protocol", "auto")],
+)  # fmt: skip
+def test_where_gunicorn_is_to_read_otherwise_all_is_left_to_it(name, value):
+    config = settings()
+    config.set(name, value)
+    assert reads_a_probe(REQUESTS)
+    assert not reads_a_probe(Requests(config))
+
+
+def test_where_all_paths_have_a_prefix_all_is_left_to_gunicorn(monkeypatch):
+    monkeypatch.setenv("SCRIPT_NAME", "/tasks")
+    assert not reads_a_probe(Requests(settings()))
+
+
+def reads_a_probe(requests: Requests) -> bool:
+    sent = b"GET /healthz HTTP/1.1\r\n\r\n"
+    return requests.read(SimpleNamespace(client=CLIENT, server=SERVER), sent, len(sent)) is not None
 
 
 def test_a_client_of_a_unix_socket_is_left_to_gunicorn():
@@ -209,11 +241,12 @@ def test_head_and_body_are_one_piece():
     lines = head.decode().split("\r\n")
     assert (lines[0], body, parts.closed) == ("HTTP/1.1 200 OK", b"{}", True)
     assert re.fullmatch(r"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", lines[2])
-    assert lines[1::2][1:] == ["Connection: keep-alive", 'ETag: "1"']  # beside Server, Date and the length
+    assert [lines[1], *lines[3:]] == ["Server: gunicorn", "Connection: keep-alive", "Content-Length: 2", 'ETag: "1"']
 
 
 def test_a_body_s_length_is_said_and_no_other_s():
-    assert b"\r\nContent-Length: 3\r\n" in answered(Parts([b"abc"]))
+    for headers in ([], [("X-Request-ID", "content-length:5")]):
+        assert b"\r\nContent-Length: 3\r\n" in answered(Parts([b"abc"]), headers=headers)
     assert b"Content-Length" not in answered(Parts(), "304 Not Modified")
 
 
