@@ -3,7 +3,7 @@
 from django.db import connections
 from gunicorn.workers.gthread import ThreadWorker
 
-from taskpulse.turns import PerTurn, Turns
+from taskpulse.turns import Turns
 
 
 class TurnTaker(ThreadWorker):
@@ -17,8 +17,8 @@ class TurnTaker(ThreadWorker):
         raise NotImplementedError
 
     def run(self):
-        connections._connections = PerTurn()
         self.turns = Turns(self.cfg.threads, self.serve_in_turn, self.finish_turn, self.method_queue.defer)
+        connections._connections = self.turns.own
         self._expect_others()
         super().run()
 

@@ -6,6 +6,7 @@ else: what is served so must wait for nothing but PostgreSQL, neither for a clie
 """
 
 import select
+import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,8 @@ class Turn(greenlet):
     def __init__(self, turns: "Turns"):
         super().__init__()
         self.turns = turns
+        # Its attributes of `Turns.own`, while others go on.
+        self.own: dict = {}
         # While it waits: which file descriptor for, and until when by the monotonic clock.
         self.waits_for: tuple[int, float] | None = None
 
@@ -70,6 +73,7 @@ class Turns:
         """A turn calls `serve(job)` and `finish(*what it returned)` is called outside of it; neither may raise. `defer` calls
         a function with arguments in this thread."""
         self.serve, self.finish, self.defer = serve, finish, defer
+        self.own = PerTurn()
         # What waits for a turn, oldest first, since when by the monotonic clock.
         self.line: deque[tuple[object, float]] = deque()
         self.threads = ThreadPoolExecutor(most, "elsewhere")
@@ -113,10 +117,13 @@ class Turns:
             self.resume(self._free.pop(), self.line.popleft()[0])
 
     def resume(self, turn: Turn, value=None) -> None:
-        self._left(turn, turn.switch(value))
+        self._go_on(turn, turn.switch, value)
 
-    def _left(self, turn: Turn, done: tuple | None) -> None:
-        """It waits, or its job is done."""
+    def _go_on(self, turn: Turn, how: Callable, value) -> None:
+        """Until it waits, or its job is done."""
+        outside = self.own.exchange(turn.own)
+        done = how(value)
+        turn.own = self.own.exchange(outside)
         if done is not None:
             self._free.append(turn)
             self.finish(*done)
@@ -126,26 +133,20 @@ class Turns:
         for turn in self._all:
             if turn.waits_for is not None and turn.waits_for[1] < now:
                 self.forget(turn.waits_for[0])
-                self._left(turn, turn.throw(TimeoutError("no answer in time")))
+                self._go_on(turn, turn.throw, TimeoutError("no answer in time"))
 
 
-class PerTurn:
-    """Attributes that each turn has of its own, and each thread that has no turns: Django keeps its connections by thread."""
+class PerTurn(threading.local):
+    """Attributes that each turn has of its own, and each thread that has no turns: Django keeps its connections by thread. They are
+    exchanged when a turn goes on and when it is left: they are asked for ten times in between."""
 
-    def __getattr__(self, name: str):
-        try:
-            return vars(getcurrent())[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def __setattr__(self, name: str, value) -> None:
-        vars(getcurrent())[name] = value
-
-    def __delattr__(self, name: str) -> None:
-        try:
-            del vars(getcurrent())[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    def exchange(self, others: dict) -> dict:
+        """Takes these attributes for the present ones, which it returns."""
+        present = vars(self)
+        left = present.copy()
+        present.clear()
+        present.update(others)
+        return left
 
 
 def current() -> Turn | None:

@@ -6,6 +6,7 @@ import django
 from django.conf import LazySettings, settings
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
+from django.http.response import ResponseHeaders
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
@@ -66,4 +67,6 @@ django.setup(set_prefix=False)
 # A request asks for some twenty settings. At each access, a lazy object looks whether a method of its own stands before one of what
 # it wraps: by a function in Python, and for nothing where that has no methods.
 LazySettings.__getattribute__ = object.__getattribute__
+# The headers of each answer are listed: as they are kept, where a mapping asks for each by its name.
+ResponseHeaders.items = lambda headers: headers._store.values()
 application = proxies.trusting(settings.TRUSTED_PROXIES, Handler())

@@ -61,10 +61,14 @@ def _made(model) -> tuple[dict, dict]:
 def _inserted(model) -> tuple[list[_Inserted], list]:
     """The fields that an INSERT has values for, which a trigger does not decide in any case; and those that it reads back."""
     fields = [f for f in model._meta.concrete_fields if not f.generated and not isinstance(f, VersionField)]
-    plans = [
-        _Inserted(f, f.attname, type(f).pre_save is models.Field.pre_save, f.null or isinstance(f, DatabaseDecided)) for f in fields
-    ]
+    plans = [_Inserted(f, f.attname, _is_saved_as_it_is(f), f.null or isinstance(f, DatabaseDecided)) for f in fields]
     return plans, list(model._meta.db_returning_fields)
+
+
+def _is_saved_as_it_is(field) -> bool:
+    if type(field).pre_save is models.DateTimeField.pre_save:
+        return not (field.auto_now or field.auto_now_add)
+    return type(field).pre_save is models.Field.pre_save
 
 
 @cache
@@ -188,10 +192,11 @@ class AuditedModel(models.Model):
         given = []
         for field, attname, is_plain, may_be_left_out in plans:
             value = getattr(self, attname) if is_plain or raw else field.pre_save(self, add=True)
+            if value is None and may_be_left_out:
+                continue
             if hasattr(value, "resolve_expression"):
                 return None
-            if value is not None or not may_be_left_out:
-                given.append((field, value))
+            given.append((field, value))
         told, then = foretold.of(self, None, returning, using)
         with context.captured():
             return statements.insert(type(self), using, given, returning, then) or told

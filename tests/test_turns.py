@@ -14,7 +14,7 @@ from psycopg.waiting import Ready, Wait
 
 from taskpulse import turns
 from taskpulse.admission import Arrived, look
-from taskpulse.turns import PerTurn, Turns
+from taskpulse.turns import Turns
 from tasks.outbox import OutboxEvent
 from tests.api_client import api
 from tests.web_role import everything, impatient_web_role, make_creations_slow, nanoseconds_by_thread, one_answer, request, web_role
@@ -225,7 +225,8 @@ def test_without_a_turn_nothing_is_elsewhere():
 
 
 def test_each_turn_has_attributes_of_its_own(servers):
-    own = PerTurn()
+    loop = Loop(2)
+    own = loop.turns.own
     own.name = "outside"
 
     def job(server, name):
@@ -238,7 +239,6 @@ def test_each_turn_has_attributes_of_its_own(servers):
             del own.name
         return found
 
-    loop = Loop(2)
     loop.run(lambda: job(servers[0], "first"), lambda: job(servers[1], "second"))
     for server in servers[:2]:
         server.answer()

@@ -174,6 +174,20 @@ class DatabaseWrapper(base.DatabaseWrapper):
             with told, self.wrap_database_errors:
                 _meter(self.alias, self.vendor).run(trips.waiting, trips.commit)
 
+    def set_autocommit(self, autocommit, force_begin_transaction_with_broken_autocommit=False):
+        """As Django's, without what it does for other databases, and for those who watch the statements where nobody does."""
+        if self.queries_logged:
+            super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+            return
+        self.validate_no_atomic_block()
+        self.close_if_health_check_failed()
+        self.ensure_connection()
+        self._set_autocommit(autocommit)
+        self.autocommit = autocommit
+        if autocommit and self.run_commit_hooks_on_set_autocommit_on:
+            self.run_and_clear_commit_hooks()
+            self.run_commit_hooks_on_set_autocommit_on = False
+
     def _set_autocommit(self, autocommit):
         """As Django's. psycopg takes a lock to set it and asks a generator, of which nothing comes."""
         if self.connection.pgconn.transaction_status == TransactionStatus.IDLE:

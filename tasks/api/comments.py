@@ -9,6 +9,7 @@ from taskpulse.errors import InvalidBody
 from taskpulse.roles import Right, rights_of
 from tasks.api import around_queries, filters, pagination, parsers, preconditions, validation, writing
 from tasks.api.around_schema import describe_comments
+from tasks.api.origins import origin
 from tasks.api.serializers import CommentSerializer
 from tasks.api.views import ApiViewSet, empty_response, json_response, list_response, task_key
 from tasks.models import Comment
@@ -57,8 +58,7 @@ class CommentViewSet(ApiViewSet):
                 if error.__cause__.diag.constraint_name == "comment_task":
                     raise Http404 from None
                 raise
-            host = f"{request._request.scheme}://{request._request.get_host()}"
-            return _written(comment, 201, Location=f"{host}/api/tasks/{key}/comments/{comment.pk}")
+            return _written(comment, 201, Location=f"{origin(request._request)}/api/tasks/{key}/comments/{comment.pk}")
 
         return writing.answer(request, write)
 

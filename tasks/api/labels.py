@@ -10,6 +10,7 @@ from taskpulse.roles import Right
 from tasks import label_changes
 from tasks.api import filters, label_queries, pagination, parsers, preconditions, validation, writing
 from tasks.api.label_schema import describe_labels
+from tasks.api.origins import origin
 from tasks.api.serializers import LabelSerializer
 from tasks.api.views import ApiViewSet, empty_response, json_response, list_response
 from tasks.labels import COLOUR_PATTERN, DEFAULT_COLOUR, LABEL_DESCRIPTION_LENGTH, LABEL_LENGTH
@@ -73,8 +74,7 @@ class LabelViewSet(ApiViewSet):
         def write():
             label = Label(**values)
             label.save(force_insert=True)
-            host = f"{request._request.scheme}://{request._request.get_host()}"
-            return _written(label, 201, Location=f"{host}/api/labels/{label.pk}")
+            return _written(label, 201, Location=f"{origin(request._request)}/api/labels/{label.pk}")
 
         return writing.answer(request, write)
 

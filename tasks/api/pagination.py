@@ -13,6 +13,7 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from taskpulse.errors import InvalidQuery
+from tasks.api.origins import origin
 
 LIMIT = 50
 MOST = 500
@@ -136,7 +137,7 @@ def link(request, keys: Keys, page: Slice) -> str | None:
     if page.newer is None and page.older is None:
         return None
     given = [(name, value) for name, values in request.GET.lists() if name != "cursor" for value in values]
-    start = f"{request.scheme}://{request.get_host()}{request.path}?"
+    start = f"{origin(request)}{request.path}?"
     links = []
     for relation, key in (("next", page.older), ("prev", page.newer)):
         if key is not None:

@@ -13,6 +13,7 @@ from taskpulse.roles import Right
 from tasks.api import counts, filters, listing, members, pagination, parsers, preconditions, queries, streams, validation, writing
 from tasks.api.authentication import BearerAuthentication, SessionAuthentication
 from tasks.api.negotiation import PLAIN, JsonNegotiation, JsonRenderer
+from tasks.api.origins import origin
 from tasks.api.permissions import RolePermission
 from tasks.api.serializers import TaskSerializer
 from tasks.api.task_schema import describe_tasks
@@ -32,6 +33,14 @@ class ApiViewSet(viewsets.ViewSet):
     content_negotiation_class = JsonNegotiation
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     rights: dict[str, Right] = {}
+
+    # DRF's, with each answer, is Allow; it belongs to a 405 (RFC 9110 §10.2.1), and to OPTIONS (taskpulse/http_methods.py).
+    default_response_headers = property(lambda self: {})
+
+    def finalize_response(self, request, response, *args, **kwargs):
+        if response.status_code == 405:
+            response["Allow"] = ", ".join(self.allowed_methods)
+        return super().finalize_response(request, response, *args, **kwargs)
 
     def dispatch(self, request, *args, **kwargs):
         """As DRF's, without the circles that it leaves to the garbage collector: view and request, the view and its methods."""
@@ -139,8 +148,7 @@ class TaskViewSet(ApiViewSet):
             task._state.fields_cache["created_by"] = user
             writing.assign(task, values, user)
             task.save_base(using="default", force_insert=True)  # `save` looks for what a new task has not
-            host = f"{request._request.scheme}://{request._request.get_host()}"
-            return self._written(task, 201, Location=f"{host}/api/tasks/{task.pk}")
+            return self._written(task, 201, Location=f"{origin(request._request)}/api/tasks/{task.pk}")
 
         return writing.answer(request, write)
 
