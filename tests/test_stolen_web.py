@@ -195,6 +195,26 @@ def test_an_event_that_says_something_else_is_refused(stolen, forgery):
     assert (task.title, task.version) == ("One", 1)  # the change went with it
 
 
+def test_an_event_of_a_subject_in_another_spelling_is_refused(stolen):
+    """It would be one of a second subject, with a history of its own."""
+    task = a_task()
+    with pytest.raises(IntegrityConstraintViolation, match="this transaction made no such change"), stolen.transaction():
+        stolen.execute(INSERT, told(change(stolen, task, "Two"), subject_id=str(task.pk).upper()))
+    comment = Comment.objects.create(task=task, author=task.assignee, body="One")
+    spelled = str(comment.pk).upper()
+    with pytest.raises(IntegrityConstraintViolation, match="this transaction made no such change"), stolen.transaction():
+        comment.version, comment.updated_at = stolen.execute(
+            "UPDATE tasks_comment SET body = 'Two' WHERE id = %s RETURNING version, updated_at", [comment.pk]
+        ).fetchone()
+        comment.body = "Two"
+        key, payload = events.build(
+            subject_type="comment", subject_id=spelled, action="updated", version=comment.version, moment=comment.updated_at,
+            task_id=task.pk, document=Comment.documents([comment])[0], changed={},
+            attributes={"actorid": "7", "actorname": "ana", "actortype": "user"},
+        )  # fmt: skip
+        stolen.execute(INSERT, (key, "comment", spelled, comment.version, task.pk, payload))
+
+
 def test_the_event_of_another_payload_is_refused(stolen):
     task = a_task()
     with pytest.raises(CheckViolation), stolen.transaction():
