@@ -86,7 +86,7 @@ def beside(peer, url: str, found: dict, quick: bool) -> dict:
     """The API's figures beside a peer's; their ratios are added to those found."""
     from tests.benchmarks import api
 
-    figures = api.run(url, peer, rounds=1 if quick else 5, seconds=0.7 if quick else 1.5)
+    figures = api.run(url, peer, rounds=1 if quick else 7, seconds=0.7 if quick else 1.5)
     found["ratios"] |= {f"{name}_vs_{peer.name}": ratio for name, ratio in api.ratios(figures).items()}
     api.clear(peer)
     return figures

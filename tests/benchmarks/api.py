@@ -156,24 +156,26 @@ def measure(side: Side, next_request: Callable[[], bytes], connections: int, sec
 
 
 def run(database_url: str, peer: Peer, rounds: int, seconds: float) -> dict:
-    """Figures by operation and number of connections: medians of the rounds, and of the ratios within each round."""
+    """Figures by operation and number of connections: medians of the rounds, and of the ratios within each round.
+
+    Each round has servers of its own: what is started is some per cent better or worse for as long as it runs, whatever it runs
+    (where its memory lies, which session has which core)."""
     token, ids = seed()
     peer.copy(database_url)
     database = postmaster(connection)
     connection.close()
-    ports = services.free_port(), services.free_port()
-    with services.taskpulse(ports[0]) as ours, peer.serve(ports[1], database_url) as (theirs, broker):
-        sides = [Side(ports[0], token, ids, ours, database), Side(ports[1], token, ids, theirs, database, broker)]
-        for side, operation in itertools.product(sides, OPERATIONS):
-            measure(side, requests_of(operation, token, ids), 8, seconds / 2)  # every worker has seen everything
-        found: dict = {}
-        for number in range(rounds):
+    found: dict = {}
+    for number in range(rounds):
+        ports = services.free_port(), services.free_port()
+        with services.taskpulse(ports[0]) as ours, peer.serve(ports[1], database_url) as (theirs, broker):
+            sides = [Side(ports[0], token, ids, ours, database), Side(ports[1], token, ids, theirs, database, broker)]
+            for side, operation in itertools.product(sides, OPERATIONS):
+                measure(side, requests_of(operation, token, ids), 8, seconds / 2)  # every worker has seen everything
             turns = sides if number % 2 == 0 else sides[::-1]
             for connections, operation in itertools.product(peer.connections, OPERATIONS):
                 pair = {side.port: measure(side, requests_of(operation, token, ids), connections, seconds) for side in turns}
                 found.setdefault((operation, connections), []).append((pair[ports[0]], pair[ports[1]]))
-        web = [resident_mb(worker) for worker in ours.children()]
-        their_web = [resident_mb(worker) for worker in theirs.children()]
+            web, their_web = ([resident_mb(worker) for worker in side.children()] for side in (ours, theirs))
     details = {operation: {str(n): _summary(found[operation, n], peer.name) for n in peer.connections} for operation in OPERATIONS}
     return {
         "rounds": rounds, "seconds_a_turn": seconds, "web_worker_mb": web, f"{peer.name}_worker_mb": their_web,
