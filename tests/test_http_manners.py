@@ -108,6 +108,11 @@ def test_a_method_that_is_not_there_is_a_405_with_those_that_are(name, path_of, 
         assert {found.strip() for found in refused["Allow"].split(",")} | {"OPTIONS"} == allowed, (method, path)
 
 
+def test_what_is_allowed_is_said_to_who_asks_or_errs(caller):
+    for path in ("/api/tasks", "/api/audit"):
+        assert not caller.get(path).has_header("Allow")
+
+
 @pytest.mark.parametrize("name", sorted(_ROUTES.keys() - _WITHOUT_SLASH.keys()))
 def test_with_a_slash_as_without(name, path_of, caller):
     path = path_of(name)
@@ -340,6 +345,17 @@ def test_what_is_declared_deprecated_is_there_and_goes_after_it_was_told():
 
 
 # ---- Location
+
+
+def test_the_name_that_location_says_is_one_that_is_allowed(caller, settings):
+    settings.ALLOWED_HOSTS = ["tasks.example.org", "old.example.org"]
+    for host in ("tasks.example.org", "old.example.org"):
+        made = caller.send("POST", "/api/tasks", {"title": "x"}, Host=host)
+        assert made["Location"].startswith(f"http://{host}/api/tasks/")
+    settings.ALLOWED_HOSTS = ["tasks.example.org"]
+    for host in ("old.example.org", "evil.example.org"):
+        problem(caller.send("POST", "/api/tasks", {"title": "x"}, Host=host), 400)
+    assert Task.objects.count() == 2
 
 
 def test_location_is_absolute_and_what_the_proxy_says_it_is(caller):

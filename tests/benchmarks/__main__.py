@@ -43,7 +43,9 @@ def main() -> None:
     began, busy = time.monotonic(), os.getloadavg()[0]
     if busy > 0.5:
         print(f"other work runs on this machine (load {busy:.1f}): trust the ratios less, and the rates not at all")
-    with database.server() as (server_url, kind), database.fresh_database(server_url) as url:
+    # So many web roles at once have more sessions than a server has room for.
+    room = {"max_connections": "300"} if "features" in parts else {}
+    with database.server(room) as (server_url, kind), database.fresh_database(server_url) as url:
         found = measure(server_url, url, parts, options.quick)
         found["machine"] = machine.facts() | {"load_before": round(busy, 2), "postgresql": kind, **machine.server_facts()}
     found |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.monotonic() - began)}

@@ -14,8 +14,8 @@ NAME = f"taskpulse_bench_{os.getpid()}"
 
 
 @contextmanager
-def server():
-    """The URL of a PostgreSQL and what it is. An embedded one runs as `manage.py up` runs it, fsync and all."""
+def server(options: dict[str, str] | None = None):
+    """The URL of a PostgreSQL and what it is. An embedded one runs as `manage.py up` runs it, fsync and all, but for `options`."""
     named = os.environ.get("DATABASE_URL")
     if named:
         yield named, "named by DATABASE_URL"
@@ -24,7 +24,7 @@ def server():
 
     with tempfile.TemporaryDirectory(prefix="taskpulse-bench-", ignore_cleanup_errors=True) as home:
         Path(home).chmod(0o711)
-        postgres = EmbeddedPostgres(Path(home))
+        postgres = EmbeddedPostgres(Path(home), options=options)
         postgres.prepare()
         # In a session of its own: Ctrl-C is for us, and we end it.
         process = postgres.start(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
