@@ -102,6 +102,20 @@ def test_the_web_role_does_with_comments_and_watchers_what_the_service_does(as_w
     assert said == {"actorid": "7", "actortype": "user", "authid": "tok", "requestid": "req-7", "reason": "why"}
 
 
+def change_and_tell(session, comment: Comment, subject_id: str, **forgery) -> None:
+    """Raw SQL that changes a comment, and its event as the web role writes it, with something else in the document."""
+    comment.version, comment.updated_at = session.execute(
+        "UPDATE tasks_comment SET body = 'Two' WHERE id = %s RETURNING version, updated_at", [comment.pk]
+    ).fetchone()
+    comment.body = "Two"
+    key, payload = events.build(
+        subject_type="comment", subject_id=subject_id, action="updated", version=comment.version, moment=comment.updated_at,
+        task_id=comment.task_id, document=Comment.documents([comment])[0] | forgery, changed={},
+        attributes={"actorid": "7", "actorname": "ana", "actortype": "user"},
+    )  # fmt: skip
+    session.execute(INSERT, (key, "comment", subject_id, comment.version, comment.task_id, payload))
+
+
 @pytest.mark.parametrize(
     "forgery",
     [
@@ -116,16 +130,7 @@ def test_an_event_of_a_comment_that_says_something_else_is_refused(stolen, forge
     task = a_task()
     comment = Comment.objects.create(task=task, author=task.assignee, body="One")
     with pytest.raises(IntegrityConstraintViolation, match="its data are not the row"), stolen.transaction():
-        comment.version, comment.updated_at = stolen.execute(
-            "UPDATE tasks_comment SET body = 'Two' WHERE id = %s RETURNING version, updated_at", [comment.pk]
-        ).fetchone()
-        comment.body = "Two"
-        key, payload = events.build(
-            subject_type="comment", subject_id=str(comment.pk), action="updated", version=comment.version,
-            moment=comment.updated_at, task_id=task.pk, document=Comment.documents([comment])[0] | forgery, changed={},
-            attributes={"actorid": "7", "actorname": "ana", "actortype": "user"},
-        )  # fmt: skip
-        stolen.execute(INSERT, (key, "comment", str(comment.pk), comment.version, task.pk, payload))
+        change_and_tell(stolen, comment, str(comment.pk), **forgery)
 
 
 @pytest.mark.parametrize(
@@ -201,18 +206,8 @@ def test_an_event_of_a_subject_in_another_spelling_is_refused(stolen):
     with pytest.raises(IntegrityConstraintViolation, match="this transaction made no such change"), stolen.transaction():
         stolen.execute(INSERT, told(change(stolen, task, "Two"), subject_id=str(task.pk).upper()))
     comment = Comment.objects.create(task=task, author=task.assignee, body="One")
-    spelled = str(comment.pk).upper()
     with pytest.raises(IntegrityConstraintViolation, match="this transaction made no such change"), stolen.transaction():
-        comment.version, comment.updated_at = stolen.execute(
-            "UPDATE tasks_comment SET body = 'Two' WHERE id = %s RETURNING version, updated_at", [comment.pk]
-        ).fetchone()
-        comment.body = "Two"
-        key, payload = events.build(
-            subject_type="comment", subject_id=spelled, action="updated", version=comment.version, moment=comment.updated_at,
-            task_id=task.pk, document=Comment.documents([comment])[0], changed={},
-            attributes={"actorid": "7", "actorname": "ana", "actortype": "user"},
-        )  # fmt: skip
-        stolen.execute(INSERT, (key, "comment", spelled, comment.version, task.pk, payload))
+        change_and_tell(stolen, comment, str(comment.pk).upper())
 
 
 def test_the_event_of_another_payload_is_refused(stolen):

@@ -87,7 +87,7 @@ SELECT taskpulse_make_check();
 CREATE OR REPLACE FUNCTION taskpulse_capture() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-  kind text;
+  kind text := TG_ARGV[0];
   subject text;
   next_version bigint;
   moment timestamptz;
@@ -99,25 +99,21 @@ DECLARE
   changed jsonb;
   task uuid;
 BEGIN
-  IF TG_OP <> 'DELETE' THEN
-    -- The usual case first, in as few expressions as it can be said in: each is set up anew in each transaction.
-    PERFORM FROM tasks_outbox WHERE subject_type = TG_ARGV[0] AND subject_id = NEW.id::text AND version = NEW.version;
-    IF FOUND THEN
+  IF TG_OP = 'DELETE' THEN
+    subject := OLD.id::text;
+    next_version := OLD.version + 1;
+    SELECT payload, task_id INTO written, written_task
+      FROM tasks_outbox WHERE subject_type = kind AND subject_id = subject AND version = next_version;
+    is_written := FOUND;
+  ELSE
+    -- The usual case, in as few expressions as it can be said in: each is set up anew in each transaction.
+    PERFORM FROM tasks_outbox WHERE subject_type = kind AND subject_id = NEW.id::text AND version = NEW.version;
+    IF FOUND OR (TG_OP = 'UPDATE' AND OLD.version = NEW.version) THEN
       RETURN NULL;
-    ELSIF TG_OP = 'UPDATE' THEN
-      IF OLD.version = NEW.version THEN
-        RETURN NULL;
-      END IF;
     END IF;
+    subject := NEW.id::text;
+    next_version := NEW.version;
   END IF;
-  kind := TG_ARGV[0];
-  before := '{}';
-  changed := '{}';
-  subject := coalesce(NEW.id, OLD.id)::text;
-  next_version := CASE TG_OP WHEN 'DELETE' THEN OLD.version + 1 ELSE NEW.version END;
-  SELECT payload, task_id INTO written, written_task
-    FROM tasks_outbox WHERE TG_OP = 'DELETE' AND subject_type = kind AND subject_id = subject AND version = next_version;
-  is_written := FOUND;
   IF TG_ARGV[2] <> '' THEN
     EXECUTE format('SELECT ($1).%I', TG_ARGV[2]) INTO task USING coalesce(NEW, OLD);
   END IF;
@@ -134,6 +130,7 @@ BEGIN
     SELECT deleted_at INTO moment FROM tasks_tombstone WHERE subject_type = kind AND subject_id = subject AND version = next_version;
     moment := coalesce(moment, OLD.updated_at + interval '1 microsecond');
     document := taskpulse_document(TG_ARGV[1]::regproc, OLD);
+    changed := '{}';
   ELSE
     moment := NEW.updated_at;
     document := taskpulse_document(TG_ARGV[1]::regproc, NEW);
