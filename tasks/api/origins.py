@@ -1,20 +1,21 @@
 """Where a client reaches this service: what absolute URLs in answers begin with."""
 
-from django.conf import settings
+from functools import lru_cache
 
-# By the header, and the setting that it passed: what Django has looked at once. To look is a hundredth of a creation.
-_hosts: dict[tuple[str, ...], str] = {}
-_KEPT = 256
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 
 
 def origin(request) -> str:
     """`https://tasks.example.org`, by the name that a Django request gives. Raises DisallowedHost."""
-    named = request.META.get("HTTP_HOST", ""), *settings.ALLOWED_HOSTS
-    host = _hosts.get(named)
-    if host is None:
-        host = request.get_host()
-        if len(_hosts) >= _KEPT:
-            _hosts.clear()
-        if named[0]:
-            _hosts[named] = host
+    host = request.META.get("HTTP_HOST", "")
+    if not _is_allowed(host, tuple(settings.ALLOWED_HOSTS)):
+        host = request.get_host()  # refuses it, or has another reason to take it
     return f"{request.scheme}://{host}"
+
+
+@lru_cache(256)
+def _is_allowed(host: str, allowed: tuple[str, ...]) -> bool:
+    """As Django looks, which takes a hundredth of a creation."""
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, allowed)
