@@ -30,6 +30,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "tasks_tombstone": {WEB: "SELECT"},
     "tasks_search": {WEB: "SELECT"},
     "tasks_watched": {WEB: "SELECT"},
+    "tasks_labelled": {WEB: "SELECT"},
     # The web role adds events, and neither changes nor removes any; held rows it releases by a procedure.
     "tasks_outbox": {
         WEB: f"SELECT, {_NEW_EVENT}",

@@ -17,6 +17,7 @@ from taskpulse.changelist import RecordedAdmin
 from taskpulse.templatetags.console import utc
 from tasks.admin_labels import dot
 from tasks.api.search import newest
+from tasks.labels import bearing
 from tasks.models import Priority, Status
 
 STATUS_COLOURS = {"pending": "warning", "in_progress": "info", "completed": "success"}
@@ -59,7 +60,7 @@ class LabelFilter(admin.SimpleListFilter):
         return True
 
     def queryset(self, request, queryset):
-        return queryset.filter(labels__contains=[self.value()]) if self.value() else queryset
+        return bearing(queryset, self.value()) if self.value() else queryset
 
 
 # Of the labels that are known by more than their name: name to colour.

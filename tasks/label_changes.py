@@ -10,7 +10,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
 from django.db.models import F, Func, Value
 
-from tasks.labels import Label
+from tasks.labels import Label, bearing
 from tasks.models import Task
 
 # As many tasks are changed at once: all of them stay locked until it is done.
@@ -61,17 +61,17 @@ def in_steps(name: str, new_name: str | None) -> Iterator[int]:
             else:
                 label.name = new_name
                 label.save()
-    bearing, changed = Task.objects.filter(labels__contains=[name]), 0
-    while keys := list(bearing.order_by().values_list("pk", flat=True)[:MOST_TASKS]):
-        changed += bearing.filter(pk__in=keys).update(labels=_changed(name, new_name))
+    borne, changed = bearing(Task.objects.order_by(), name), 0
+    while keys := list(borne.values_list("pk", flat=True)[:MOST_TASKS]):
+        changed += borne.filter(pk__in=keys).update(labels=_changed(name, new_name))
         yield changed
 
 
 def _on_tasks(name: str, new_name: str | None) -> int:
-    bearing = Task.objects.filter(labels__contains=[name])
-    if len(bearing.values_list("pk")[MOST_TASKS : MOST_TASKS + 1]):
+    borne = bearing(Task.objects.order_by(), name)
+    if len(borne.values_list("pk")[MOST_TASKS : MOST_TASKS + 1]):
         raise TooManyTasks
-    return bearing.update(labels=_changed(name, new_name))
+    return borne.update(labels=_changed(name, new_name))
 
 
 def _changed(name: str, new_name: str | None) -> Func:

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Length
@@ -121,7 +120,6 @@ class Task(AuditedModel):
                 name="task_assignee_completed",
                 condition=Q(completed_at__isnull=False),
             ),
-            GinIndex(fields=["labels"], name="task_labels"),
         ]
 
     def __str__(self) -> str:

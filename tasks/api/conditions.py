@@ -8,8 +8,9 @@ from psycopg.sql import Literal
 from tasks.api.filters import Filters
 
 _CASTS = {"assignee_id": "::bigint", "created_by_id": "::bigint"}
-# An array, so that PostgreSQL begins with what they watch and looks at no other task.
-_WATCHED = "t.id = ANY (ARRAY(SELECT w.task_id FROM tasks_watched w WHERE w.user_id = ANY (%s::bigint[])))"
+# PostgreSQL begins with these rows where they are few, and else looks each task of the list up among them.
+_LABELLED = "EXISTS (SELECT FROM tasks_labelled l WHERE {} AND l.label {})"
+_WATCHED = "EXISTS (SELECT FROM tasks_watched w WHERE w.task_id = t.id AND w.user_id = ANY (%s::bigint[]))"
 
 
 class Sql(NamedTuple):
@@ -36,9 +37,17 @@ def of(equal: dict[str, list], filters: Filters, leading: str = "", moment: str 
             values += condition.values
         else:
             texts.append(_literally(condition.sql, condition.values))
+    texts += [_labelled(labels, moment) for labels in filters.labels]
     if filters.watchers:
         texts.append(_literally(_WATCHED, [filters.watchers]))
     return Sql(" AND ".join(texts), values)
+
+
+def _labelled(labels: list[str], moment: str) -> str:
+    """That the task bears one of them: of the row that leads, `w`, if one does, so that it is seen before the task is read."""
+    task = "l.task_id = w.task_id" if moment.startswith("w.") else "l.task_id = t.id"
+    is_one = f"= {literal(labels[0])}::text" if len(labels) == 1 else f"= ANY ({literal(labels)}::text[])"
+    return _LABELLED.format(task, is_one)
 
 
 def literal(value) -> str:

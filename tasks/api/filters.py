@@ -34,12 +34,13 @@ class Condition(NamedTuple):
 
 @dataclass(slots=True)
 class Filters:
-    """A task matches if each column of `equal` has one of its values (None: it has none), every condition holds and one of
-    `watchers`, if there are any, watches it. `found`: the statement of a search, to whose rows a condition refers
-    (`rows.with_found`)."""
+    """A task matches if each column of `equal` has one of its values (None: it has none), every condition holds, it bears one
+    of each list of `labels`, and one of `watchers`, if there are any, watches it. `found`: the statement of a search, to whose
+    rows a condition refers (`rows.with_found`)."""
 
     equal: dict[str, list] = field(default_factory=dict)
     conditions: list[Condition] = field(default_factory=list)
+    labels: list[list[str]] = field(default_factory=list)
     watchers: list[int] = field(default_factory=list)
     found: str = ""
 
@@ -124,9 +125,10 @@ def of_tasks(query, user_id: int, errors: list[dict]) -> Filters:
     for name, (column, rule, known) in _COLUMNS.items():
         if name in query:
             filters.restrict(column, _values(query, name, lambda value, rule=rule: rule(value, user_id), known, errors))
-    for name, sql in (("label", "t.labels && %s::varchar[]"), ("label_all", "t.labels @> %s::varchar[]")):
-        if name in query:
-            filters.conditions.append(Condition(sql, (_values(query, name, _label, (), errors),)))
+    if "label" in query:
+        filters.labels.append(_values(query, "label", _label, (), errors))
+    if "label_all" in query:
+        filters.labels += [[label] for label in _values(query, "label_all", _label, (), errors)]
     if "watching" in query:
         filters.watchers = _values(query, "watching", lambda value: _watcher(value, user_id), ("me",), errors)
     for name in _MOMENTS:

@@ -2,12 +2,14 @@
 
 An index gives rows in order where the columns before the one of the ordering have one value each. So each combination of
 values gets a branch of its own, which stops at the limit, and PostgreSQL merges them; `IN` would sort all that match, or look at
-all that do not. So does each person whose watched tasks are asked for. Whatever else is asked is looked at on the way.
+all that do not. So does each label that is asked for, and each person whose watched tasks are. Whatever else is asked is looked
+at on the way.
 """
 # ruff: noqa: S608 (every part of the SQL is a constant of this code; values are parameters)
 
 import itertools
 from dataclasses import replace
+from typing import NamedTuple
 
 from tasks.api import conditions
 from tasks.api.conditions import Sql
@@ -28,7 +30,6 @@ _INDEXES = {
 _VALUES = {"status": Status.values, "priority": Priority.values}
 # These indexes leave out the tasks that have no value there.
 _PARTIAL = frozenset({"parent_id", "category"})
-_WATCHED_BY_OTHERS = "EXISTS (SELECT FROM tasks_watched o WHERE o.task_id = w.task_id AND o.user_id = ANY (%s::bigint[]))"
 _MOST_BRANCHES = 50
 
 
@@ -55,6 +56,7 @@ def in_order(filters: Filters, ordering: Ordering) -> bool:
     columns = {condition.column for condition in filters.conditions}
     return (
         not filters.watchers
+        and not filters.labels
         and columns <= {ordering.column}
         and all(filters.equal.keys() <= set(_Stretch(filters, ordering, part, Page(), None).leading()) for part in ordering.parts)
     )
@@ -104,6 +106,28 @@ def with_found(filters: Filters) -> str:
     return f"WITH found AS MATERIALIZED ({filters.found})\n" if filters.found else ""
 
 
+class _Lead(NamedTuple):
+    """A table that holds tasks by `column` and their creation, and the values that are asked for, as SQL and its parameters."""
+
+    table: str
+    column: str
+    values: list[tuple[str, list]]
+
+
+def _lead(filters: Filters, ordering: Ordering) -> tuple[_Lead | None, Filters]:
+    """What leads to the tasks in this order, if anything does, and what is to be looked at besides."""
+    if ordering.column != "created_at":
+        return None, filters
+    if filters.watchers:
+        people = [("%s::bigint", [person]) for person in filters.watchers]
+        return _Lead("tasks_watched", "user_id", people), replace(filters, watchers=[])
+    if filters.labels:
+        # Literals, since with another filter it depends on their number which of both is to be begun with.
+        labels = [(f"{conditions.literal(label)}::text", []) for label in filters.labels[0]]
+        return _Lead("tasks_labelled", "label", labels), replace(filters, labels=filters.labels[1:])
+    return None, filters
+
+
 class _Stretch:
     """The rows of a page that lie in one part of the list."""
 
@@ -114,10 +138,8 @@ class _Stretch:
             known = self._equal.get(column, values)
             self._equal[column] = [value for value in values if value in known]
         self._way, self._limit, self._key = _direction(ordering, at), at.limit + 1, key
-        # The index on what a person watches leads, if there is one in this order.
-        self._watchers = filters.watchers if ordering.column == "created_at" else []
-        self._filters = replace(filters, watchers=[]) if self._watchers else filters
-        self._at = ("w.task_created_at", "w.task_id") if self._watchers else (f"t.{ordering.column}", "t.id")
+        self._lead, self._filters = _lead(filters, ordering)
+        self._at = ("w.task_created_at", "w.task_id") if self._lead else (f"t.{ordering.column}", "t.id")
 
     def merged(self) -> Sql | None:
         """None where no row can be."""
@@ -126,7 +148,7 @@ class _Stretch:
             return None
         if self._part.valued is False and any(condition.column == column for condition in self._filters.conditions):
             return None
-        branches = self._of_watchers() if self._watchers else self._of_values()
+        branches = self._of_lead(self._lead) if self._lead else self._of_values()
         if len(branches) == 1:
             return branches[0]
         union = " UNION ALL ".join(f"({branch.text})" for branch in branches)
@@ -144,17 +166,21 @@ class _Stretch:
                 return columns
         return ()
 
-    def _of_watchers(self) -> list[Sql]:
-        """A branch for each, of what none before watches."""
-        others = self._others(())
-        return [self._of_watcher(person, self._watchers[:number], others) for number, person in enumerate(self._watchers)]
-
-    def _of_watcher(self, person: int, before: list[int], others: Sql) -> Sql:
-        own = ["w.user_id = %s::bigint", *([f"NOT {_WATCHED_BY_OTHERS}"] if before else [])]
-        where = " AND ".join(filter(None, [*own, others.text]))
-        end = f"ORDER BY {self._at[0]} {self._way}, {self._at[1]} {self._way} LIMIT {self._limit}"
-        text = f"SELECT t.* FROM tasks_watched w JOIN tasks_task t ON t.id = w.task_id WHERE {where} {end}"
-        return Sql(text, [person, *([before] if before else []), *others.values])
+    def _of_lead(self, lead: _Lead) -> list[Sql]:
+        """A branch for each value, of the tasks that have none before it."""
+        others, branches = self._others(()), []
+        for number, (written, parameters) in enumerate(lead.values):
+            where, values = [f"w.{lead.column} = {written}"], list(parameters)
+            if number:
+                before = ", ".join(text for text, _ in lead.values[:number])
+                known = f"o.task_id = w.task_id AND o.{lead.column} IN ({before})"
+                where.append(f"NOT EXISTS (SELECT FROM {lead.table} o WHERE {known})")
+                values += [value for _, its in lead.values[:number] for value in its]
+            where += [others.text] if others.text else []
+            end = f"ORDER BY {self._at[0]} {self._way}, {self._at[1]} {self._way} LIMIT {self._limit}"
+            text = f"SELECT t.* FROM {lead.table} w JOIN tasks_task t ON t.id = w.task_id WHERE {' AND '.join(where)} {end}"
+            branches.append(Sql(text, values + others.values))
+        return branches
 
     def _of_values(self) -> list[Sql]:
         """A branch for each combination of the values that lead."""

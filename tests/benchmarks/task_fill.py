@@ -35,7 +35,7 @@ INSERT INTO tasks_task (id, title, description, priority, status, category, labe
 SELECT uuidv7(created - clock_timestamp()), {title}, {description}, priority, status,
   CASE WHEN r5 < 0.8 THEN 'category-' || floor(r5 * 12.499)::int END,
   CASE WHEN n %% (%(of)s / 40) = 3 THEN '{{rare,common}}' WHEN r1 < 0.3 THEN '{{common}}' WHEN r1 < 0.33 THEN '{{medium}}'
-    ELSE '{{}}' END::varchar[],
+    WHEN r1 < 0.334 THEN '{{scarce}}' ELSE '{{}}' END::varchar[],
   CASE WHEN r2 >= 0.2 THEN (%(people)s::bigint[])[1 + floor(r6 * %(count)s)::int] END,
   (%(people)s::bigint[])[1 + floor(r5 * %(count)s)::int],
   CASE WHEN n %% (%(of)s / 40) = 5 THEN %(parent)s::uuid END,
@@ -69,10 +69,14 @@ SELECT uuidv7(), id, person, created_at, created_at, 1 FROM (
 UNION ALL SELECT uuidv7(), %(parent)s::uuid, person, now(), now(), 1 FROM unnest(%(people)s::bigint[]) person""",
     """INSERT INTO tasks_watched (task_id, user_id, task_created_at)
 SELECT t.id, w.user_id, t.created_at FROM tasks_watcher w JOIN tasks_task t ON t.id = w.task_id""",
+    """INSERT INTO tasks_labelled (task_id, label, task_created_at)
+SELECT t.id, label, t.created_at FROM tasks_task t, unnest(t.labels) label""",
     """INSERT INTO tasks_label (id, name, colour, description, updated_at, version)
 SELECT uuidv7(), name, '#808080', '', now(), 1 FROM (
-  VALUES ('common'), ('medium'), ('rare') UNION ALL SELECT 'label-' || n FROM generate_series(1, %(of)s / 20) n) l (name)""",
+  VALUES ('common'), ('medium'), ('scarce'), ('rare')
+  UNION ALL SELECT 'label-' || n FROM generate_series(1, %(of)s / 20) n) l (name)""",
 )
+AROUND_TABLES = ("tasks_comment", "tasks_watcher", "tasks_watched", "tasks_labelled", "tasks_label")
 _LOG = """
 INSERT INTO task_audit_log SELECT n, uuidv7(), 'task.updated', 'task', task::text, n, task, %(me)s::text, 'ana', 'user',
   'req-' || n, '{"data": {"changes": {"status": "pending"}}}', now(), now(), 'task-events', 0, n, sha256(n::text::bytea),
@@ -122,15 +126,13 @@ def fill(tasks: int, text: tuple[str, str] = SHORT, around: bool = True) -> Team
         with _timed(seconds, "words"), _bare(cursor, "tasks_search"):
             cursor.execute(_WORDS)
         if around:
-            with _timed(seconds, "around"), _bare(cursor, "tasks_comment", "tasks_watcher", "tasks_watched", "tasks_label"):
+            with _timed(seconds, "around"), _bare(cursor, *AROUND_TABLES):
                 for statement in _AROUND:
                     cursor.execute(statement, values)
             with _timed(seconds, "log"):
                 cursor.execute("SELECT audit_ensure_partition(%s)", [tasks + _COMMENTS + 1_000_000])
                 cursor.execute(_LOG, values)
-        cursor.execute(
-            "ANALYZE tasks_task, tasks_search, tasks_comment, tasks_watcher, tasks_watched, tasks_label, task_audit_log, auth_user"
-        )
+        cursor.execute(f"ANALYZE tasks_task, tasks_search, {', '.join(AROUND_TABLES)}, task_audit_log, auth_user")
     return Team(people[0], people[-1], values["parent"], seconds)
 
 

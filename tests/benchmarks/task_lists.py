@@ -13,7 +13,11 @@ FLAT = [
     "assignee=me&ordering=-priority", "status=completed&ordering=-completed_at", "created_by=me", "created_by=me&status=completed",
     "parent={parent}", "parent={parent}&status=completed", "parent=none", "parent=none&status=pending", "category=category-3",
     "category=category-3&status=completed", "category=", "label=common", "label=rare", "label=common,rare", "label_all=rare,common",
-    "label=common&status=completed", "label=rare&ordering=-updated_at", "created_after={old}", "created_before={old}",
+    "label=common&status=completed", "label=rare&ordering=-updated_at", "label=medium", "label=medium&status=pending",
+    "label=medium,rare&created_before={old}", "label=common&category=category-3", "label=rare&category=category-3",
+    "label=common&assignee=me", "label=rare&assignee=me", "label=nobodys", "label=nobodys&ordering=due_at",
+    "label=medium&ordering=due_at", "label=scarce", "watching=me&label=medium", "watching=me&ordering=due_at",
+    "created_after={old}", "created_before={old}",
     "created_after={old}&created_before={later}", "assignee=me&created_after={old}", "status=completed&created_before={later}",
     "updated_after={old}", "updated_before={later}", "status=completed&updated_after={old}", "assignee=me&updated_after={old}",
     "due_after={old}", "due_before={later}", "assignee=me&due_before={later}&ordering=due_at", "completed_after={old}",
@@ -26,19 +30,21 @@ FLAT = [
     "category=category-3&ordering=due_at", "created_by=me&ordering=-updated_at", "count=exact&parent={parent}",
     "q=refund", "q=refund ", 'q="refund order"', "q=refund -w1 ", "q=refund&ordering=-created_at", "q=nothing-like-it", 
 ]  # fmt: skip
+# That show nothing.
+EMPTY = ("q=nothing-like-it", "label=nobodys", "label=nobodys&ordering=due_at")
 _SHARE = "no index holds this filter and the order: at most the root of tasks times rows of a page, or what matches if that is less"
 _OTHER_TIME = "passes over what one time excludes in the order of another: all of it, where both go together"
-_WATCHED = "reads all that the person watches"
+_TOGETHER = "looks each task that bears the first up among those that bear the second: all of them, where none bears both"
 _FOUND = (
     "reads what holds the words, or the newest tasks until 1,000 match: at most the root of 1,000 times tasks; 20,000 for phrases"
 )
 _COUNTED = "counts each"
 # Whose cost grows, each with the reason; docs/lists.md has them with what they were seen to cost.
 GROWING = {
-    "label=medium": _SHARE,
+    "label=scarce&ordering=due_at": _SHARE,
+    "label_all=common,medium": _TOGETHER,
     "due_before={later}&ordering=-created_at": _OTHER_TIME,
     "updated_after={old}&ordering=due_at": _OTHER_TIME,
-    "watching=me&ordering=due_at": _WATCHED,
     "q=w700 ": _FOUND,
     "q=w700&status=pending": _FOUND,
     "q=w10 ": _FOUND,

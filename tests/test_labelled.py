@@ -1,0 +1,108 @@
+"""What the triggers keep of which task bears what label, so that a list of it is read in its order (migration 0019)."""
+
+import threading
+from datetime import UTC, datetime
+from importlib import import_module
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from django.db import connection, connections
+
+from tasks import label_changes
+from tasks.labels import Label
+from tasks.models import Task
+from tests.test_capture import wait_for_lock
+from tests.test_watched import rows, run
+
+LABELLED = "SELECT task_id, label, task_created_at FROM tasks_labelled ORDER BY task_id, label"
+TRUE = """SELECT DISTINCT id, label COLLATE "C", created_at FROM tasks_task, unnest(labels) label ORDER BY id, label COLLATE "C" """
+FILL = import_module("tasks.migrations.0020_labelled_fill")
+
+
+@pytest.fixture
+def labelled(db) -> tuple[Task, Task]:
+    """A task with a subtask that bears a label of its own beside the same one."""
+    parent = Task.objects.create(title="parent", labels=["bug", "ü, \"'"])
+    child = Task.objects.create(title="child", labels=["bug", "Bug"], parent=parent)
+    Task.objects.create(title="none")
+    assert len(rows(LABELLED)) == 4
+    return parent, child
+
+
+def _relabel(task: Task, *labels: str) -> None:
+    task.labels = list(labels)
+    task.save()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda parent, child: Task.objects.bulk_create([Task(title="a", labels=["a", "bug"]), Task(title="b", labels=["b"])]),
+        lambda parent, child: run("INSERT INTO tasks_task (title, labels) VALUES ('twice', '[2:4]={bug,a,bug}')"),
+        lambda parent, child: _relabel(parent, "defect", "bug"),
+        lambda parent, child: _relabel(child),
+        lambda parent, child: run("UPDATE tasks_task SET labels = '{a,a}'"),
+        lambda parent, child: Task.objects.update(created_at=datetime(2026, 1, 2, tzinfo=UTC)),
+        lambda parent, child: run("UPDATE tasks_task SET labels = '{bug,a}', created_at = now() + interval '1 day'"),
+        lambda parent, child: label_changes.delete(Label.objects.create(name="bug")),
+        lambda parent, child: parent.delete(),
+        lambda parent, child: run("DELETE FROM tasks_task WHERE id = %s", child.pk),
+    ],
+    ids=["several", "twice by SQL", "relabelled", "none any more", "relabelled by SQL", "another time", "both by SQL", "label gone",
+         "with its subtask", "by SQL"],
+)  # fmt: skip
+def test_they_follow_whoever_changes_what(labelled, change):
+    before = rows(LABELLED)
+    assert before == rows(TRUE)
+    change(*labelled)
+    assert rows(LABELLED) == rows(TRUE) != before
+
+
+def test_what_changes_no_label_writes_none(labelled):
+    places = "SELECT xmin::text, ctid::text FROM tasks_labelled ORDER BY ctid"
+    before = rows(places)
+    Task.objects.update(title="other", status="completed", labels=["bug"])
+    assert rows(places) != before
+    before = rows(places)
+    Task.objects.update(title="another", status="in_progress", labels=["bug"])
+    assert rows(places) == before
+
+
+def test_what_was_borne_before_the_triggers_is_there_too(labelled, monkeypatch):
+    monkeypatch.setattr(FILL, "BATCH", FILL.BATCH.replace("LIMIT 1000", "LIMIT 1"))
+    before = rows(LABELLED)
+    run("DELETE FROM tasks_labelled WHERE label = 'bug'")
+    for _ in range(2):
+        FILL.fill(None, SimpleNamespace(connection=connection))
+    assert rows(LABELLED) == before
+
+
+def _meanwhile(database: str, statement: str, act) -> None:
+    """Does the act in a thread while a session has run the statement, which it commits when the act waits for it."""
+
+    def do():
+        act()
+        connections.close_all()
+
+    with psycopg.connect(database) as session:
+        session.execute(statement)
+        waiting = threading.Thread(target=do)
+        waiting.start()
+        wait_for_lock(database)
+    waiting.join()
+
+
+def test_labels_that_change_while_the_old_ones_are_filled_in_are_right(committed_db):
+    Task.objects.create(title="a", labels=["bug", "old"])
+    run("DELETE FROM tasks_labelled")
+    change = "UPDATE tasks_task SET labels = '{bug,new}'"
+    _meanwhile(committed_db, change, lambda: FILL.fill(None, SimpleNamespace(connection=connection)))
+    assert [label for _, label, _ in rows(LABELLED)] == ["bug", "new"]
+
+
+def test_a_task_that_loses_the_label_meanwhile_is_not_changed_for_it(committed_db):
+    label, task = Label.objects.create(name="bug"), Task.objects.create(title="a", labels=["bug"])
+    _meanwhile(committed_db, "UPDATE tasks_task SET labels = '{other}'", lambda: label_changes.delete(label))
+    task.refresh_from_db()
+    assert (task.labels, task.version) == (["other"], 2)
