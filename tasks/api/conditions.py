@@ -44,8 +44,9 @@ def of(equal: dict[str, list], filters: Filters, leading: str = "", moment: str 
 
 
 def _labelled(labels: list[str], moment: str) -> str:
-    """That the task bears one of them: of the row that leads, `w`, if one does, so that it is seen before the task is read."""
-    task = "l.task_id = w.task_id" if moment.startswith("w.") else "l.task_id = t.id"
+    """That the task bears one of them. Where rows of such a table lead, `w`, both are in the order of tasks' creation, so that
+    PostgreSQL may go through them side by side, or begin with the fewer, and read no task that has not both."""
+    task = "(l.task_created_at, l.task_id) = (w.task_created_at, w.task_id)" if moment.startswith("w.") else "l.task_id = t.id"
     is_one = f"= {literal(labels[0])}::text" if len(labels) == 1 else f"= ANY ({literal(labels)}::text[])"
     return _LABELLED.format(task, is_one)
 

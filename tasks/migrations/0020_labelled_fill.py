@@ -26,6 +26,6 @@ class Migration(migrations.Migration):
     reviewed = {"opaque": "adds rows to a new table, 1,000 tasks in a transaction, and locks them for no longer than that takes"}
     operations = [
         migrations.RunPython(fill, migrations.RunPython.noop),
-        # What shares of the tasks the labels have, before a list is planned.
-        migrations.RunSQL("ANALYZE tasks_labelled", migrations.RunSQL.noop),
+        # What shares of the tasks the labels and the watchers have, before a list is planned.
+        migrations.RunSQL("ANALYZE tasks_labelled, tasks_watched", migrations.RunSQL.noop),
     ]

@@ -12,11 +12,12 @@ FLAT = [
     "assignee=me&status=pending&ordering=due_at", "assignee=me&status=pending,in_progress&ordering=-updated_at",
     "assignee=me&ordering=-priority", "status=completed&ordering=-completed_at", "created_by=me", "created_by=me&status=completed",
     "parent={parent}", "parent={parent}&status=completed", "parent=none", "parent=none&status=pending", "category=category-3",
-    "category=category-3&status=completed", "category=", "label=common", "label=rare", "label=common,rare", "label_all=rare,common",
+    "category=category-3&status=completed", "category=", "label=common", "label=rare", "label=common,rare",
+    "label_all=rare,common", "label_all=common,rare",
     "label=common&status=completed", "label=rare&ordering=-updated_at", "label=medium", "label=medium&status=pending",
     "label=medium,rare&created_before={old}", "label=common&category=category-3", "label=rare&category=category-3",
     "label=common&assignee=me", "label=rare&assignee=me", "label=nobodys", "label=nobodys&ordering=due_at",
-    "label=medium&ordering=due_at", "label=scarce", "watching=me&label=medium", "watching=me&ordering=due_at",
+    "label=medium&ordering=due_at", "label=scarce", "watching=me&label=common", "watching=me&ordering=due_at",
     "created_after={old}", "created_before={old}",
     "created_after={old}&created_before={later}", "assignee=me&created_after={old}", "status=completed&created_before={later}",
     "updated_after={old}", "updated_before={later}", "status=completed&updated_after={old}", "assignee=me&updated_after={old}",
@@ -34,7 +35,7 @@ FLAT = [
 EMPTY = ("q=nothing-like-it", "label=nobodys", "label=nobodys&ordering=due_at")
 _SHARE = "no index holds this filter and the order: at most the root of tasks times rows of a page, or what matches if that is less"
 _OTHER_TIME = "passes over what one time excludes in the order of another: all of it, where both go together"
-_TOGETHER = "looks each task that bears the first up among those that bear the second: all of them, where none bears both"
+_TOGETHER = "goes through both in the order of the list, side by side: through all of them, where no task bears both"
 _FOUND = (
     "reads what holds the words, or the newest tasks until 1,000 match: at most the root of 1,000 times tasks; 20,000 for phrases"
 )
