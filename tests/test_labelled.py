@@ -12,6 +12,7 @@ from django.db import connection, connections
 from tasks import label_changes
 from tasks.labels import Label
 from tasks.models import Task
+from tests.api_client import api, statements
 from tests.test_capture import wait_for_lock
 from tests.test_watched import rows, run
 
@@ -67,6 +68,22 @@ def test_what_changes_no_label_writes_none(labelled):
     before = rows(places)
     Task.objects.update(title="another", status="in_progress", labels=["bug"])
     assert rows(places) == before
+
+
+@pytest.mark.parametrize("query", ["label=unheard-of", "label_all=unheard-of"])
+def test_a_label_that_no_statistics_have_met_is_found_by_its_name(db, query):
+    """And its tasks by their keys: not by a walk through all tasks, of which PostgreSQL would take many to bear it."""
+    caller = api()
+    caller.create(labels=["bug"])
+    run("ANALYZE tasks_task, tasks_labelled")
+    # As if the page of each held a million rows.
+    run("UPDATE pg_class SET relpages = 1, reltuples = 1000000 WHERE relname IN ('tasks_task', 'tasks_labelled')")
+    with statements() as made:
+        assert caller.get(f"/api/tasks?{query}").json() == []
+    plan = "\n".join(line for (line,) in rows(f"EXPLAIN {made[-1]}"))
+    assert "tasks_labelled_by" in plan, plan
+    assert "tasks_task_pkey" in plan, plan
+    assert "Scan on tasks_task" not in plan, plan
 
 
 def test_what_was_borne_before_the_triggers_is_there_too(labelled, monkeypatch):
