@@ -9,7 +9,6 @@ from tasks.api.filters import Filters
 
 _CASTS = {"assignee_id": "::bigint", "created_by_id": "::bigint"}
 # PostgreSQL begins with these rows where they are few, and else looks each task of the list up among them.
-_LABELLED = "EXISTS (SELECT FROM tasks_labelled l WHERE {} AND l.label {})"
 _WATCHED = "EXISTS (SELECT FROM tasks_watched w WHERE w.task_id = t.id AND w.user_id = ANY (%s::bigint[]))"
 
 
@@ -24,9 +23,10 @@ def matching(filters: Filters) -> str:
     return f"WHERE {conditions.text}" if conditions.text else ""
 
 
-def of(equal: dict[str, list], filters: Filters, leading: str = "", moment: str = "") -> Sql:
+def of(equal: dict[str, list], filters: Filters, leading: str = "", moment: str = "", is_led: bool = False) -> Sql:
     """Values are literals but for those of the column that leads, whose name in SQL is `moment`: how many tasks have them decides
-    on the plan, and of a parameter PostgreSQL's generic plan does not know it (it would look through all for a rare label)."""
+    on the plan, and of a parameter PostgreSQL's generic plan does not know it (it would look through all for a rare label).
+    `is_led`: rows `w` of labels or watchers lead to the tasks."""
     texts, values = [], []
     for name, allowed in equal.items():
         alternatives = [_literally(*equals(name, value)) for value in allowed]
@@ -37,18 +37,18 @@ def of(equal: dict[str, list], filters: Filters, leading: str = "", moment: str 
             values += condition.values
         else:
             texts.append(_literally(condition.sql, condition.values))
-    texts += [_labelled(labels, moment) for labels in filters.labels]
+    texts += [_labelled(labels, is_led) for labels in filters.labels]
     if filters.watchers:
         texts.append(_literally(_WATCHED, [filters.watchers]))
     return Sql(" AND ".join(texts), values)
 
 
-def _labelled(labels: list[str], moment: str) -> str:
-    """That the task bears one of them. Where rows of such a table lead, `w`, both are in the order of tasks' creation, so that
-    PostgreSQL may go through them side by side, or begin with the fewer, and read no task that has not both."""
-    task = "(l.task_created_at, l.task_id) = (w.task_created_at, w.task_id)" if moment.startswith("w.") else "l.task_id = t.id"
+def _labelled(labels: list[str], is_led: bool) -> str:
+    """That the task bears one of them. Rows that lead are in the order of tasks' creation too, so that PostgreSQL may go through
+    both side by side, or begin with the fewer, and read no task that has not both."""
+    task = "(l.task_created_at, l.task_id) = (w.task_created_at, w.task_id)" if is_led else "l.task_id = t.id"
     is_one = f"= {literal(labels[0])}::text" if len(labels) == 1 else f"= ANY ({literal(labels)}::text[])"
-    return _LABELLED.format(task, is_one)
+    return f"EXISTS (SELECT FROM tasks_labelled l WHERE {task} AND l.label {is_one})"
 
 
 def literal(value) -> str:

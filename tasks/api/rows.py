@@ -107,11 +107,11 @@ def with_found(filters: Filters) -> str:
 
 
 class _Lead(NamedTuple):
-    """A table that holds tasks by `column` and their creation, and the values that are asked for, as SQL and its parameters."""
+    """A table that holds tasks by `column` and their creation, and the values that are asked for."""
 
     table: str
     column: str
-    values: list[tuple[str, list]]
+    values: list[Sql]
 
 
 def _lead(filters: Filters, ordering: Ordering) -> tuple[_Lead | None, Filters]:
@@ -119,11 +119,11 @@ def _lead(filters: Filters, ordering: Ordering) -> tuple[_Lead | None, Filters]:
     if ordering.column != "created_at":
         return None, filters
     if filters.watchers:
-        people = [("%s::bigint", [person]) for person in filters.watchers]
+        people = [Sql("%s::bigint", [person]) for person in filters.watchers]
         return _Lead("tasks_watched", "user_id", people), replace(filters, watchers=[])
     if filters.labels:
         # Literals, since with another filter it depends on their number which of both is to be begun with.
-        labels = [(f"{conditions.literal(label)}::text", []) for label in filters.labels[0]]
+        labels = [Sql(f"{conditions.literal(label)}::text", []) for label in filters.labels[0]]
         return _Lead("tasks_labelled", "label", labels), replace(filters, labels=filters.labels[1:])
     return None, filters
 
@@ -169,14 +169,13 @@ class _Stretch:
     def _of_lead(self, lead: _Lead) -> list[Sql]:
         """A branch for each value, of the tasks that have none before it."""
         others, branches = self._others(()), []
-        for number, (written, parameters) in enumerate(lead.values):
-            where, values = [f"w.{lead.column} = {written}"], list(parameters)
-            if number:
-                before = ", ".join(text for text, _ in lead.values[:number])
-                known = f"o.task_id = w.task_id AND o.{lead.column} IN ({before})"
+        for number, one in enumerate(lead.values):
+            before, where = lead.values[:number], [f"w.{lead.column} = {one.text}"]
+            if before:
+                known = f"o.task_id = w.task_id AND o.{lead.column} IN ({', '.join(other.text for other in before)})"
                 where.append(f"NOT EXISTS (SELECT FROM {lead.table} o WHERE {known})")
-                values += [value for _, its in lead.values[:number] for value in its]
             where += [others.text] if others.text else []
+            values = [value for own in (one, *before) for value in own.values]
             end = f"ORDER BY {self._at[0]} {self._way}, {self._at[1]} {self._way} LIMIT {self._limit}"
             text = f"SELECT t.* FROM {lead.table} w JOIN tasks_task t ON t.id = w.task_id WHERE {' AND '.join(where)} {end}"
             branches.append(Sql(text, values + others.values))
@@ -193,7 +192,7 @@ class _Stretch:
         """The conditions that each branch has besides its own."""
         equal = {name: values for name, values in self._equal.items() if name not in leading}
         (moment, key), than = self._at, ">" if self._way == "ASC" else "<"
-        asked = conditions.of(equal, self._filters, self._ordering.column, moment)
+        asked = conditions.of(equal, self._filters, self._ordering.column, moment, is_led=self._lead is not None)
         texts, values = [asked.text] if asked.text else [], list(asked.values)
         if self._part.valued is not None:
             texts.append(f"{moment} IS {'NOT ' if self._part.valued else ''}NULL")
