@@ -12,12 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 
 from tasks.api import queries
 from tasks.models import OutboxEvent, Task
 from tests.api_client import Api, api, person, pointers
-from tests.test_capture import wait_for_lock
+from tests.test_capture import meanwhile
 
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 
@@ -153,23 +152,12 @@ def test_a_write_that_waited_for_a_change_of_the_assignee_names_the_new_one(comm
     """PostgreSQL reads the row anew when it has its lock, but not what was joined to it before."""
     program, bo = api(), User.objects.create(username="bo")
     key = program.create()["id"]
-    answers = []
-
-    def write():
-        try:
-            answers.append(program.send(method, f"/api/tasks/{key}", {"title": "second"}))
-        finally:
-            connection.close()
-
-    with psycopg.connect(committed_db) as session:
-        session.execute("UPDATE tasks_task SET assignee_id = %s WHERE id = %s", [bo.pk, key])
-        thread = threading.Thread(target=write)
-        thread.start()
-        wait_for_lock(committed_db)
-        session.commit()
-        thread.join()
-    assert answers[0].status_code in {200, 204}, answers[0].content
+    answer = meanwhile(
+        committed_db, "UPDATE tasks_task SET assignee_id = %s WHERE id = %s", [bo.pk, key],
+        lambda: program.send(method, f"/api/tasks/{key}", {"title": "second"}),
+    )  # fmt: skip
+    assert answer.status_code in {200, 204}, answer.content
     last = json.loads(bytes(OutboxEvent.objects.get(subject_id=key, version=3).payload))
     assert last["data"]["task"]["assignee"] == {"id": str(bo.pk), "name": "bo"}
     if method == "PATCH":
-        assert answers[0].json()["assignee"] == {"id": str(bo.pk), "name": "bo"}
+        assert answer.json()["assignee"] == {"id": str(bo.pk), "name": "bo"}

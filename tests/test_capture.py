@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -390,27 +392,17 @@ def test_time_never_runs_backwards_within_a_subject(ana):
 def test_an_insert_that_waited_for_the_delete_of_its_id_is_refused(committed_db):
     """Its trigger ran before the tombstone was visible: without the check the subject would have two versions 1."""
     task = Task.objects.create(title="One")
-    failures = []
 
     def insert():
         with psycopg.connect(committed_db) as other:
-            try:
-                other.execute(
-                    "INSERT INTO tasks_task (id, title, description, priority, status, labels)"
-                    " VALUES (%s, 'Two', '', 'low', 'pending', '{}')",
-                    [task.pk],
-                )
-            except psycopg.Error as error:
-                failures.append(error)
+            other.execute(
+                "INSERT INTO tasks_task (id, title, description, priority, status, labels)"
+                " VALUES (%s, 'Two', '', 'low', 'pending', '{}')",
+                [task.pk],
+            )
 
-    with psycopg.connect(committed_db) as session:
-        session.execute("DELETE FROM tasks_task WHERE id = %s", [task.pk])
-        thread = threading.Thread(target=insert)
-        thread.start()
-        wait_for_lock(committed_db)
-        session.commit()
-        thread.join()
-    assert [type(error) for error in failures] == [psycopg.errors.SerializationFailure]
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        meanwhile(committed_db, "DELETE FROM tasks_task WHERE id = %s", [task.pk], insert)
 
 
 def wait_for_lock(url: str) -> None:
@@ -420,6 +412,24 @@ def wait_for_lock(url: str) -> None:
                 return
             watcher.execute("SELECT pg_sleep(0.01)")
     raise AssertionError("nothing waits for a lock")
+
+
+def meanwhile(url: str, statement: str, parameters, act: Callable):
+    """What the act gives, in a thread, while a session has run the statement, which it commits when the act waits for it. Raises
+    what the act raises."""
+
+    def do():
+        try:
+            return act()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(url) as session:
+        session.execute(statement, parameters)
+        acted = thread.submit(do)
+        wait_for_lock(url)
+        session.commit()
+        return acted.result()
 
 
 def test_two_bulk_updates_of_the_same_rows_do_not_deadlock(committed_db):
@@ -448,23 +458,6 @@ def test_a_parent_and_its_subtask_deleted_at_once_make_one_event_each(committed_
     """The cascade has read the subtask when another transaction deletes it: that one's event is the one."""
     parent = Task.objects.create(title="Parent")
     key, child = parent.pk, Task.objects.create(title="Child", parent=parent)
-    failures = []
-
-    def delete_parent():
-        try:
-            Task.objects.get(pk=key).delete()
-        except Exception as error:
-            failures.append(error)
-        finally:
-            connection.close()
-
-    with psycopg.connect(committed_db) as session:
-        session.execute("DELETE FROM tasks_task WHERE id = %s", [child.pk])
-        thread = threading.Thread(target=delete_parent)
-        thread.start()
-        wait_for_lock(committed_db)
-        session.commit()
-        thread.join()
-    assert failures == []
+    meanwhile(committed_db, "DELETE FROM tasks_task WHERE id = %s", [child.pk], lambda: Task.objects.get(pk=key).delete())
     assert types_of(key) == types_of(child.pk) == [(1, "task.created"), (2, "task.deleted")]
     assert events_of(child.pk)[1]["actortype"] == "database"

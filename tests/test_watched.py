@@ -1,6 +1,5 @@
 """What the triggers keep of who watches what, so that a list of it is read in its order (migration 0014)."""
 
-import threading
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ from django.db import connection
 from tasks.around import Watcher
 from tasks.models import Task
 from tests.api_client import person
-from tests.test_capture import wait_for_lock
+from tests.test_capture import meanwhile
 
 WATCHED = "SELECT task_id, user_id, task_created_at FROM tasks_watched ORDER BY task_created_at, user_id"
 TRUE = """SELECT w.task_id, w.user_id, t.created_at FROM tasks_watcher w JOIN tasks_task t ON t.id = w.task_id
@@ -97,10 +96,5 @@ def test_who_watches_while_the_time_is_changed_has_the_new_one(committed_db, ord
         with psycopg.connect(committed_db) as session:
             session.execute(*acts[order[1]])
 
-    with psycopg.connect(committed_db) as session:
-        session.execute(*acts[order[0]])
-        waiting = threading.Thread(target=second)
-        waiting.start()
-        wait_for_lock(committed_db)
-    waiting.join()
+    meanwhile(committed_db, *acts[order[0]], second)
     assert rows(WATCHED) == rows(TRUE) == [(task.pk, user.pk, moment)]
