@@ -9,7 +9,7 @@ from django.http import QueryDict
 from tasks.api import listing, queries, rows, streams
 from tasks.api.ordering import ORDERINGS
 from tests.benchmarks.million import compared
-from tests.benchmarks.plans import LIMIT, Look, most_passed_over
+from tests.benchmarks.plans import LIMIT, Look, explain, most_passed_over
 from tests.benchmarks.task_fill import Team, fill
 from tests.benchmarks.task_lists import EMPTY, FLAT, GROWING
 
@@ -69,6 +69,15 @@ def test_the_planner_knows_each_word_that_is_looked_for(team, query):
         cursor.execute("DEALLOCATE looked_for")
     assert "'refund'" in plan, plan
     assert "task_phrase" not in plan, plan
+
+
+def test_the_planner_takes_an_equal_time_for_what_equal_ids_have_told(team):
+    """Else it expects next to nothing that is in both tables, and reads and sorts all of them instead of a page."""
+    asked = listing.read(QueryDict(f"watching=me&label=common&limit={LIMIT}"), team.user_id)
+    limited = explain(*rows.select(asked.filters, asked.ordering, asked.page))
+    while limited["Node Type"] != "Limit":
+        (limited,) = limited["Plans"]
+    assert limited["Plan Rows"] == LIMIT + 1
 
 
 _WHOLE = [
